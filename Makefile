@@ -1,0 +1,52 @@
+# Two commands do everything from nothing: `make demo` and `make test`. Both make the virtual environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS ?= dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit check fmt lint types bench evidence soak clean
+
+help:  ## what there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
+
+demo: $(VENV)/.light  ## a CT in, a structure set back, on one screen (ARGS="--keep" or ARGS="--ct DIR")
+	@$(BIN)/delineate demo $(ARGS)
+
+test: $(VENV)/.dev  ## all tests, linters and type checks
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python -m pytest $(ARGS)
+
+unit: $(VENV)/.dev  ## the quick tests alone
+	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+check: lint types  ## linters and type checks
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 12
+
+types: $(VENV)/.dev
+	@$(BIN)/mypy
+
+fmt: $(VENV)/.dev  ## put the code into its form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## seconds, CPU-seconds and memory of every step for a 200-slice CT
+	@$(BIN)/python -m benchmarks.line
+
+evidence: $(VENV)/.dev  ## docs/evidence.md from the bundled model and the real CT in DELINEATE_REAL_CT
+	@$(BIN)/python -m benchmarks.evidence docs/evidence.md
+
+clean:  ## remove what the commands above made
+	rm -rf $(VENV) demo var build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(VENV)/.light: pyproject.toml
+	@PYTHON="$(PYTHON)" sh ops/install.sh $(VENV) cpu
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml
+	@PYTHON="$(PYTHON)" sh ops/install.sh $(VENV) $(EXTRAS)
+	@touch $@ $(VENV)/.light
