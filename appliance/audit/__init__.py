@@ -1,0 +1,1 @@
+"""What happened, in order: one event for every arrow of the flow, written with the row that it explains."""

@@ -1,0 +1,88 @@
+"""The audit trail: `record` adds an event inside the transaction of the row that changed; `trail_of` reads it back.
+
+Events are only ever added. `EVENTS` is the whole vocabulary: what each event means in words, with the fields that
+the words use. No field holds a patient's name.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+
+from appliance.records.session import Transaction
+from appliance.records.tables import AuditEvent
+
+EVENTS: dict[str, str] = {
+    "process_started": "{process} started, version {version}",
+    "process_stopped": "{process} stopped",
+    "process_restarted": "{process} died with exit code {exit_code} and was started again",
+    "association_refused": "an association from {source_ae} was refused: {sentence}",
+    "association_aborted": "the association from {source_ae} was aborted after {stored} stored objects",
+    "object_refused": "an object from {source_ae} was answered {status}: {sentence}",
+    "case_opened": "revision {revision} opened by the first slice of the series, from {source_ae}",
+    "slices_received": "{count} slices received, {total} in all",
+    "slices_repeated": "{count} slices came again with the same content; nothing changed",
+    "instance_quarantined": "an object was set aside: {sentence}",
+    "instance_conflict": "a slice came with other content under a known SOP Instance UID; both are kept",
+    "series_incomplete": "the series has a gap, waiting up to {wait_s:g} s for the rest: {sentence}",
+    "series_complete": "series complete: {slices} slices over {extent_mm:.0f} mm, quiet for {quiet_s:.0f} s",
+    "protocol_chosen": "protocol {protocol} fits; model {model}",
+    "case_refused": "refused ({reason}): {sentence}",
+    "work_started": "worker {worker} took the case, attempt {attempt}",
+    "volume_loaded": "volume of {shape} voxels read, input digest {input_digest:.12}…",
+    "segmented": "segmented by {model} {version} ({folds} folds) in {seconds:.1f} s",
+    "masks_decided": "structures: {volumes}",
+    "contours_traced": "{contours} contours with {points} points traced",
+    "structure_set_written": "structure set {sop_instance_uid} written and checked, {size_kb} kB",
+    "work_lost": "worker {worker} lost the case: {sentence}",
+    "case_requeued": "queued again: {sentence}",
+    "case_failed": "parked after {attempts} attempts: {sentence}",
+    "case_superseded": "superseded: {sentence}",
+    "delivery_tried": "{destination} did not take the structure set: {sentence}; next try in {wait_s:.0f} s",
+    "delivery_accepted": "{destination} accepted the structure set (C-STORE status {status})",
+    "delivery_refused": "{destination} will not take the structure set: {sentence}",
+    "commitment_requested": "{destination} was asked for storage commitment",
+    "commitment_reported": "{destination} committed to keep the structure set",
+    "commitment_failed": "{destination} did not commit: {sentence}; the structure set is sent again",
+    "delivery_repeated": "the series was sent again; the same structure set is sent again",
+    "case_delivered": "delivered to {destinations}",
+    "case_committed": "kept by {destinations}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrailEntry:
+    """One event as people read it."""
+
+    at: datetime
+    event: str
+    actor: str
+    words: str
+
+
+def record(tx: Transaction, event: str, *, at: datetime, actor: str, case_id: int | None = None, **fields: Any) -> None:
+    """Add one event to the trail, in the transaction of the change that it explains.
+
+    Raises:
+        KeyError: the event is not in the vocabulary, or a field that its words need is missing.
+    """
+    EVENTS[event].format(**fields)
+    tx.add(AuditEvent(at=at, case_id=case_id, event=event, actor=actor, fields=fields))
+
+
+def trail_of(tx: Transaction, case_id: int) -> list[TrailEntry]:
+    """The events of one case in the order in which they were committed."""
+    rows = tx.scalars(select(AuditEvent).where(AuditEvent.case_id == case_id).order_by(AuditEvent.id))
+    return [_entry(row) for row in rows]
+
+
+def trail_of_box(tx: Transaction, limit: int) -> list[TrailEntry]:
+    """The newest events that belong to no case (starts, stops, refused associations), oldest first."""
+    query = select(AuditEvent).where(AuditEvent.case_id.is_(None)).order_by(AuditEvent.id.desc()).limit(limit)
+    return [_entry(row) for row in reversed(tx.scalars(query).all())]
+
+
+def _entry(row: AuditEvent) -> TrailEntry:
+    words = EVENTS[row.event].format(**row.fields) if row.event in EVENTS else str(row.fields)
+    return TrailEntry(row.at, row.event, row.actor, words)

@@ -1,0 +1,124 @@
+"""Every question that the appliance asks its database, by name."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import selectinload
+
+from appliance.records.session import Transaction
+from appliance.records.tables import (
+    Case,
+    CaseInstance,
+    CaseState,
+    Delivery,
+    DeliveryState,
+    Instance,
+    InstanceState,
+)
+
+
+def case_by_id(tx: Transaction, case_id: int) -> Case | None:
+    """One case, locked for this transaction where the database can."""
+    return tx.scalar(select(Case).where(Case.id == case_id).with_for_update())
+
+
+def latest_case(tx: Transaction, series_instance_uid: str) -> Case | None:
+    """The newest revision of a series, locked for this transaction."""
+    query = select(Case).where(Case.series_instance_uid == series_instance_uid)
+    return tx.scalar(query.order_by(Case.revision.desc()).limit(1).with_for_update())
+
+
+def cases_in(tx: Transaction, *states: CaseState) -> Sequence[Case]:
+    """Cases in any of the states, oldest first."""
+    return tx.scalars(select(Case).where(Case.state.in_(states)).order_by(Case.id)).all()
+
+
+def recent_cases(tx: Transaction, limit: int) -> Sequence[Case]:
+    """The newest cases with their deliveries, oldest first."""
+    query = select(Case).options(selectinload(Case.deliveries)).order_by(Case.id.desc()).limit(limit)
+    return list(reversed(tx.scalars(query).all()))
+
+
+def cases_to_ring(tx: Transaction, now: datetime, again_after: timedelta) -> Sequence[Case]:
+    """Queued cases whose doorbell was never rung, or so long ago that it may be lost."""
+    unheard = or_(Case.rung_at.is_(None), Case.rung_at <= now - again_after)
+    return tx.scalars(select(Case).where(Case.state == CaseState.QUEUED, unheard).order_by(Case.id)).all()
+
+
+def cases_with_expired_lease(tx: Transaction, now: datetime) -> Sequence[Case]:
+    """Cases that a worker holds but has not renewed in time."""
+    query = select(Case).where(Case.state == CaseState.SEGMENTING, Case.lease_until < now)
+    return tx.scalars(query.order_by(Case.id).with_for_update()).all()
+
+
+def cases_sent_again(tx: Transaction, before: datetime) -> Sequence[Case]:
+    """Cases whose series came again after it had been complete, and has been quiet since `before`."""
+    return tx.scalars(select(Case).where(Case.repeated_at <= before).order_by(Case.id).with_for_update()).all()
+
+
+def instance_by_digest(tx: Transaction, digest: str) -> Instance | None:
+    """The instance with this content, if it ever came."""
+    return tx.scalar(select(Instance).where(Instance.digest == digest))
+
+
+def kept_instance(tx: Transaction, sop_instance_uid: str) -> Instance | None:
+    """The first kept instance with this SOP Instance UID."""
+    query = select(Instance).where(Instance.sop_instance_uid == sop_instance_uid, Instance.state == InstanceState.KEPT)
+    return tx.scalar(query)
+
+
+def instances_of(tx: Transaction, case: Case) -> Sequence[Instance]:
+    """The instances of one revision, in order of arrival."""
+    query = select(Instance).join(CaseInstance, CaseInstance.instance_id == Instance.id)
+    return tx.scalars(query.where(CaseInstance.case_id == case.id).order_by(Instance.id)).all()
+
+
+def quarantined(tx: Transaction, limit: int) -> Sequence[Instance]:
+    """The newest objects that were set aside."""
+    query = select(Instance).where(Instance.state == InstanceState.QUARANTINED)
+    return tx.scalars(query.order_by(Instance.id.desc()).limit(limit)).all()
+
+
+def instance_counts(tx: Transaction) -> dict[InstanceState, int]:
+    """How many received objects there are in each state."""
+    return dict(tx.execute(select(Instance.state, func.count()).group_by(Instance.state)).tuples().all())
+
+
+def join_case(tx: Transaction, case: Case, instances: Iterable[Instance]) -> None:
+    """Make the instances part of this revision."""
+    tx.add_all(CaseInstance(case_id=case.id, instance_id=instance.id) for instance in instances)
+
+
+def due_deliveries(tx: Transaction, now: datetime) -> Sequence[Delivery]:
+    """Deliveries of cases on their way whose time has come, the longest waiting first."""
+    open_states = (DeliveryState.PENDING, DeliveryState.ACCEPTED)
+    query = (
+        select(Delivery)
+        .join(Case)
+        .options(selectinload(Delivery.case))
+        .where(
+            Delivery.state.in_(open_states),
+            Delivery.next_try_at <= now,
+            Case.state.in_((CaseState.SENDING, CaseState.DELIVERED)),
+        )
+        .order_by(Delivery.next_try_at)
+    )
+    return tx.scalars(query).all()
+
+
+def delivery_by_id(tx: Transaction, delivery_id: int) -> Delivery | None:
+    """One delivery with its case, locked for this transaction."""
+    query = select(Delivery).options(selectinload(Delivery.case)).where(Delivery.id == delivery_id)
+    return tx.scalar(query.with_for_update())
+
+
+def delivery_by_commitment(tx: Transaction, transaction_uid: str) -> Delivery | None:
+    """The delivery that was asked about under this storage commitment transaction."""
+    query = select(Delivery).options(selectinload(Delivery.case)).where(Delivery.commitment_uid == transaction_uid)
+    return tx.scalar(query.with_for_update())
+
+
+def deliveries_of(tx: Transaction, case: Case) -> Sequence[Delivery]:
+    """All deliveries of one case."""
+    return tx.scalars(select(Delivery).where(Delivery.case_id == case.id).order_by(Delivery.id)).all()

@@ -1,0 +1,174 @@
+"""The tables. A row's meaning is stated here once; who may change which row is stated in casework and audit."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Enum, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A timezone-aware instant, kept as UTC; SQLite forgets the zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Refuse a naive time; store UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone cannot be stored")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Read back as UTC."""
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class CaseState(StrEnum):
+    """Where a case stands; the allowed moves are in casework/case.py."""
+
+    RECEIVING = "receiving"  #: slices are arriving, or the quiet time is running
+    INCOMPLETE = "incomplete"  #: a gap was seen; the missing slices are waited for
+    QUEUED = "queued"  #: complete and matched to a protocol; waits for a worker
+    SEGMENTING = "segmenting"  #: a worker holds the lease
+    SENDING = "sending"  #: the result is durable and on its way to the destinations
+    DELIVERED = "delivered"  #: every destination accepted the result
+    COMMITTED = "committed"  #: every destination that offers storage commitment has committed to it
+    REFUSED = "refused"  #: the input or the result failed a check; the reason says which
+    FAILED = "failed"  #: parked after too many attempts; an operator can retry it
+    SUPERSEDED = "superseded"  #: a later revision of the same series took its place before it was finished
+
+
+class InstanceState(StrEnum):
+    """What became of one received object."""
+
+    KEPT = "kept"  #: belongs to a series
+    EQUIVALENT = "equivalent"  #: the same image as a kept one in another transfer syntax; kept beside it
+    CONFLICT = "conflict"  #: same SOP Instance UID as a kept one, other content; kept beside it
+    QUARANTINED = "quarantined"  #: could not be used as an instance of any series
+
+
+class DeliveryState(StrEnum):
+    """How far one result has come with one destination."""
+
+    PENDING = "pending"  #: to be sent at `next_try_at`
+    ACCEPTED = "accepted"  #: C-STORE answered success
+    COMMITTED = "committed"  #: storage commitment reported success
+    REFUSED = "refused"  #: the destination will never take it
+
+
+def _state_column(states: type[StrEnum]) -> Enum:
+    return Enum(
+        states,
+        native_enum=False,
+        length=16,
+        values_callable=lambda e: [s.value for s in e],
+        validate_strings=True,
+    )
+
+
+class Base(DeclarativeBase):
+    """All tables."""
+
+
+class Instance(Base):
+    """One received DICOM object, by content."""
+
+    __tablename__ = "instances"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    sop_instance_uid: Mapped[str | None] = mapped_column(String(64), index=True)
+    series_instance_uid: Mapped[str | None] = mapped_column(String(64), index=True)
+    transfer_syntax_uid: Mapped[str | None] = mapped_column(String(64))
+    source_ae: Mapped[str] = mapped_column(String(16))
+    state: Mapped[InstanceState] = mapped_column(_state_column(InstanceState))
+    reason: Mapped[str | None] = mapped_column(String(40))
+    sentence: Mapped[str | None] = mapped_column(Text)
+    times_received: Mapped[int] = mapped_column(default=1)
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Case(Base):
+    """One revision of one CT series on its way."""
+
+    __tablename__ = "cases"
+    __table_args__ = (UniqueConstraint("series_instance_uid", "revision"), Index("ix_cases_state", "state"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    revision: Mapped[int] = mapped_column(default=1)
+    study_instance_uid: Mapped[str] = mapped_column(String(64))
+    patient_id: Mapped[str] = mapped_column(String(64))
+    accession_number: Mapped[str] = mapped_column(String(16))
+    description: Mapped[str] = mapped_column(String(200))
+    source_ae: Mapped[str] = mapped_column(String(16))
+    state: Mapped[CaseState] = mapped_column(_state_column(CaseState))
+    reason: Mapped[str | None] = mapped_column(String(40))
+    sentence: Mapped[str | None] = mapped_column(Text)
+    protocol: Mapped[str | None] = mapped_column(String(31))
+    model: Mapped[str | None] = mapped_column(String(64))
+    slices: Mapped[int] = mapped_column(default=0)
+    first_arrival_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_arrival_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    entered_state_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    repeated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: last time that known slices came again
+    rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    attempts: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    progress: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    input_digest: Mapped[str | None] = mapped_column(String(64))
+    result_sop_instance_uid: Mapped[str | None] = mapped_column(String(64))
+    result_digest: Mapped[str | None] = mapped_column(String(64))
+    result_file: Mapped[str | None] = mapped_column(String(120))
+
+    instances: Mapped[list[Instance]] = relationship(secondary="case_instances", order_by=Instance.id)
+    deliveries: Mapped[list["Delivery"]] = relationship(back_populates="case", order_by="Delivery.id")
+
+
+class CaseInstance(Base):
+    """Which instances belong to which revision."""
+
+    __tablename__ = "case_instances"
+
+    case_id: Mapped[int] = mapped_column(ForeignKey("cases.id"), primary_key=True)
+    instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id"), primary_key=True)
+
+
+class Delivery(Base):
+    """The outbox: one result for one destination."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("case_id", "destination"),
+        Index("ix_deliveries_due", "state", "next_try_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    case_id: Mapped[int] = mapped_column(ForeignKey("cases.id"))
+    destination: Mapped[str] = mapped_column(String(64))
+    state: Mapped[DeliveryState] = mapped_column(_state_column(DeliveryState))
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_try_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    sentence: Mapped[str | None] = mapped_column(Text)
+    commitment_uid: Mapped[str | None] = mapped_column(String(64), unique=True)
+
+    case: Mapped[Case] = relationship(back_populates="deliveries")
+
+
+class AuditEvent(Base):
+    """One thing that happened; rows are only ever added (audit/trail.py)."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    case_id: Mapped[int | None] = mapped_column(ForeignKey("cases.id"), index=True)
+    event: Mapped[str] = mapped_column(String(40))
+    actor: Mapped[str] = mapped_column(String(40))
+    fields: Mapped[dict[str, Any]] = mapped_column(JSON)
