@@ -1,0 +1,1 @@
+"""One case is one revision of one CT series on its way; this room moves it along."""

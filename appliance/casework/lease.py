@@ -1,0 +1,93 @@
+"""A worker's hold on a case: taken, renewed with every sign of progress, given back, or lost.
+
+The lease is a row, not a lock: a worker that dies simply stops renewing, and the reconciler gives the case to
+another. A worker that was only slow finds its lease gone at the next renewal and stops without writing.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from appliance.casework.case import Move, move
+from appliance.clock import monotonic_s, now_utc
+from appliance.errors import ApplianceError, Reason
+from appliance.records import Database, Transaction, queries
+from appliance.records.tables import Case, CaseState
+
+_RENEW_EVERY_S = 0.5
+"""Progress is written at most this often; the lease itself is far longer."""
+
+
+class LeaseLost(ApplianceError):
+    """Another worker, an operator or a newer revision has taken the case."""
+
+
+class WorkerStopping(ApplianceError):
+    """The worker was asked to stop; the case goes back to the queue."""
+
+
+class Lease:
+    """One worker's hold on one case."""
+
+    def __init__(
+        self, database: Database, case_id: int, worker: str, lease_s: float, should_stop: Callable[[], bool]
+    ) -> None:
+        self.case_id = case_id
+        self.worker = worker
+        self._database = database
+        self._length = timedelta(seconds=lease_s)
+        self._should_stop = should_stop
+        self._renewed_at_s = 0.0
+
+    def take(self) -> bool:
+        """Claim the case; False when it is not waiting, which makes doubled or late doorbells harmless."""
+        now = now_utc()
+        with self._database.transaction() as tx:
+            case = queries.case_by_id(tx, self.case_id)
+            if case is None or case.state is not CaseState.QUEUED:
+                return False
+            case.attempts += 1
+            case.progress = {}
+            fields = {"worker": self.worker, "attempt": case.attempts}
+            move(tx, case, Move.START, at=now, actor=self.worker, **fields)
+            case.lease_owner, case.lease_until = self.worker, now + self._length
+        return True
+
+    def progress(self, step: str, done: int, total: int) -> None:
+        """Say how far the work is, and renew the lease.
+
+        Raises:
+            LeaseLost: the case is not ours any more.
+            WorkerStopping: the worker is being shut down.
+        """
+        if self._should_stop():
+            raise WorkerStopping
+        if done < total and monotonic_s() - self._renewed_at_s < _RENEW_EVERY_S:
+            return
+        with self.held() as (_, case, now):
+            case.lease_until = now + self._length
+            case.progress = {"step": step, "done": done, "total": total}
+        self._renewed_at_s = monotonic_s()
+
+    @contextmanager
+    def held(self) -> Iterator[tuple[Transaction, Case, datetime]]:
+        """A transaction on the case that is only open while the lease is ours.
+
+        Raises:
+            LeaseLost: the case is not ours any more; nothing is written.
+        """
+        with self._database.transaction() as tx:
+            case = queries.case_by_id(tx, self.case_id)
+            if case is None or case.state is not CaseState.SEGMENTING or case.lease_owner != self.worker:
+                raise LeaseLost
+            yield tx, case, now_utc()
+
+
+def give_back(tx: Transaction, case: Case, sentence: str, *, attempts_allowed: int, at: datetime, actor: str) -> None:
+    """Queue a case again whose worker was lost or failed, or park it when that happened too often."""
+    if case.attempts < attempts_allowed:
+        move(tx, case, Move.LOSE, at=at, actor=actor, worker=case.lease_owner or "", sentence=sentence)
+        case.rung_at = None
+    else:
+        attempts = case.attempts
+        move(tx, case, Move.FAIL, at=at, actor=actor, reason=Reason.WORKER_LOST, attempts=attempts, sentence=sentence)

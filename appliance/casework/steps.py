@@ -1,0 +1,193 @@
+"""One case from durable slices to a durable structure set: the flow of DESIGN, one step after another.
+
+Each step is a pure function of the rooms below with its audit event beside it. A `Refused` from any step ends the
+case with its reason; anything else climbs to the worker's boundary (tasks.py).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from appliance import __version__
+from appliance.audit import trail
+from appliance.casework.case import Move, move
+from appliance.casework.lease import Lease
+from appliance.clock import monotonic_s
+from appliance.dicom.contours import RoiContours, trace
+from appliance.dicom.ct_series import CtSeries, assemble_series
+from appliance.dicom.ct_slice import parse_slice
+from appliance.dicom.ct_volume import CtVolume, input_digest, load_volume
+from appliance.dicom.roi import RoiMask
+from appliance.dicom.structure_check import check_structure_set
+from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set
+from appliance.errors import ModelRefused, Reason, Refused, ResultRefused
+from appliance.records import Database, queries
+from appliance.records.tables import Delivery, DeliveryState
+from appliance.segmentation.ensemble import Ensemble
+from appliance.segmentation.model_package import load_package
+from appliance.segmentation.postprocess import decide
+from appliance.settings import Protocol, Settings
+from appliance.spool import Spool
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Workbench:
+    """What a worker needs for every case; it keeps each model warm once it has been used."""
+
+    settings: Settings
+    database: Database
+    spool: Spool
+    worker: str
+    should_stop: Callable[[], bool] = lambda: False
+    _ensembles: dict[str, Ensemble] = field(default_factory=dict)
+
+    def warm_up(self) -> None:
+        """Load the models of all protocols before the first case; a bad one is met again, in words, by its case."""
+        for name in sorted({protocol.model for protocol in self.settings.protocols.values()}):
+            try:
+                self.ensemble(name)
+            except ModelRefused as refused:
+                log.warning("model_refused", model=name, reason=refused.reason, sentence=refused.sentence)
+
+    def ensemble(self, name: str) -> Ensemble:
+        """The warm ensemble of one model package.
+
+        Raises:
+            ModelRefused: the package is missing, invalid or altered.
+        """
+        if name not in self._ensembles:
+            package = load_package(self.settings.models_dir / name)
+            self._ensembles[name] = Ensemble(package, threads=self.settings.worker.threads)
+        return self._ensembles[name]
+
+
+def contour_case(bench: Workbench, case_id: int) -> None:
+    """Take one queued case through to its structure set; does nothing when the case is not waiting.
+
+    Raises:
+        LeaseLost, WorkerStopping: somebody else has the case, or it must go back (tasks.py does that).
+    """
+    lease = Lease(bench.database, case_id, bench.worker, bench.settings.worker.lease_s, bench.should_stop)
+    if not lease.take():
+        return
+    try:
+        _contour(bench, lease)
+    except Refused as refused:
+        with lease.held() as (tx, case, now):
+            fields = {"reason": refused.reason, "sentence": refused.sentence}
+            move(tx, case, Move.REFUSE, at=now, actor=bench.worker, **fields)
+
+
+def _contour(bench: Workbench, lease: Lease) -> None:
+    protocol, paths = _task(bench, lease)
+    ensemble = bench.ensemble(protocol.model)
+    series = _read(paths, lease)
+    volume = load_volume(series, on_slice=lambda done, total: lease.progress("load", done, total))
+    digest = input_digest(series, volume)
+    _remember(lease, "volume_loaded", shape=" x ".join(map(str, volume.hu.shape)), input_digest=digest)
+    masks = _segment(ensemble, volume, protocol, lease)
+    contours = _trace(masks, series, lease)
+    structure_set = _write(bench, protocol, series, contours, digest)
+    _hand_over(bench, lease, protocol, structure_set, digest)
+
+
+def _task(bench: Workbench, lease: Lease) -> tuple[Protocol, list[Path]]:
+    with lease.held() as (tx, case, _):
+        protocol = bench.settings.protocols.get(case.protocol or "")
+        if protocol is None:
+            sentence = f"the protocol {case.protocol} is no longer configured; restore it and send the series again"
+            raise Refused(Reason.NO_PROTOCOL, sentence)
+        return protocol, [bench.spool.instance_path(instance.digest) for instance in queries.instances_of(tx, case)]
+
+
+def _read(paths: list[Path], lease: Lease) -> CtSeries:
+    slices = []
+    for done, path in enumerate(paths, 1):
+        slices.append(parse_slice(path))
+        lease.progress("read", done, len(paths))
+    return assemble_series(slices)
+
+
+def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Lease) -> list[RoiMask]:
+    """Volume to masks of the protocol's structures, in the protocol's order; absent structures are left out."""
+    manifest = ensemble.package.manifest
+    unknown = sorted(set(protocol.rois) - {roi.name for roi in manifest.rois})
+    if unknown:
+        sentence = f"the model {manifest.name} does not draw {', '.join(unknown)}; correct the protocol {protocol.name}"
+        raise ModelRefused(Reason.MODEL_INVALID, sentence)
+    began_s = monotonic_s()
+    probabilities = ensemble.predict(
+        volume, on_tile=lambda fold, done, total: lease.progress(f"fold {fold + 1}", done, total)
+    )
+    seconds = monotonic_s() - began_s
+    fields = {
+        "model": manifest.name,
+        "version": manifest.version,
+        "folds": len(manifest.folds),
+        "seconds": seconds,
+    }
+    _remember(lease, "segmented", model_digest=ensemble.package.digest, **fields)
+    found = {mask.name: mask for mask in decide(probabilities, manifest) if mask.voxels.any()}
+    masks = [found[name] for name in protocol.rois if name in found]
+    volumes = [f"{mask.name} {mask.volume_cm3(volume.geometry):.1f} cm³" for mask in masks]
+    missing = [f"{name} not found" for name in protocol.rois if name not in found]
+    _remember(lease, "masks_decided", volumes=", ".join(volumes + missing) or "none")
+    if not [mask for mask in masks if mask.name != "External"]:
+        sentence = "none of the protocol's structures was found; check that the scan shows the region of the protocol"
+        raise ResultRefused(Reason.NOTHING_FOUND, sentence)
+    return masks
+
+
+def _trace(masks: list[RoiMask], series: CtSeries, lease: Lease) -> list[RoiContours]:
+    traced = []
+    for done, mask in enumerate(masks, 1):
+        traced.append(trace(mask, series.geometry))
+        lease.progress("contours", done, len(masks))
+    count = sum(len(roi.contours) for roi in traced)
+    points = sum(len(contour.points_mm) for roi in traced for contour in roi.contours)
+    _remember(lease, "contours_traced", contours=count, points=points)
+    return traced
+
+
+def _write(
+    bench: Workbench, protocol: Protocol, series: CtSeries, contours: list[RoiContours], digest: str
+) -> StructureSet:
+    package = bench.ensemble(protocol.model).package
+    provenance = Provenance(
+        input_digest=digest,
+        model_name=package.manifest.name,
+        model_version=package.manifest.version,
+        model_digest=package.digest,
+        protocol=protocol.name,
+        label=protocol.label,
+        appliance_version=__version__,
+        station_name=bench.settings.appliance.station_name,
+    )
+    rois = [(bench.settings.rois[roi.name], roi) for roi in contours]
+    structure_set = build_structure_set(series, rois, provenance)
+    check_structure_set(structure_set.content, series)
+    return structure_set
+
+
+def _hand_over(bench: Workbench, lease: Lease, protocol: Protocol, result: StructureSet, digest: str) -> None:
+    """Make the result durable, then in one transaction: the row, the outbox and the event."""
+    name = f"{result.sop_instance_uid}.dcm"
+    bench.spool.keep_result(name, result.content)
+    with lease.held() as (tx, case, now):
+        fields = {"sop_instance_uid": result.sop_instance_uid, "size_kb": len(result.content) >> 10}
+        move(tx, case, Move.FINISH, at=now, actor=bench.worker, sha256=result.digest, **fields)
+        case.input_digest, case.result_file, case.result_digest = digest, name, result.digest
+        case.result_sop_instance_uid, case.progress = result.sop_instance_uid, {}
+        for destination in protocol.destinations:
+            pending = Delivery(case_id=case.id, destination=destination, state=DeliveryState.PENDING, next_try_at=now)
+            tx.add(pending)
+
+
+def _remember(lease: Lease, event: str, **fields: Any) -> None:
+    with lease.held() as (tx, case, now):
+        trail.record(tx, event, at=now, actor=lease.worker, case_id=case.id, **fields)

@@ -1,0 +1,91 @@
+"""Celery: a doorbell that carries a case's number, and a worker that answers it. The truth is in the rows."""
+
+from typing import Any
+
+import structlog
+from celery import Celery
+from celery.worker import state as celery_state
+from kombu.exceptions import OperationalError
+
+from appliance.casework.lease import LeaseLost, WorkerStopping, give_back
+from appliance.casework.steps import Workbench, contour_case
+from appliance.clock import now_utc
+from appliance.errors import Refused
+from appliance.records import queries
+from appliance.records.tables import CaseState
+from appliance.settings import Settings
+
+TASK = "delineate.contour"
+QUEUE = "delineate"
+
+log = structlog.get_logger()
+
+
+def doorbell(settings: Settings) -> Celery:
+    """The Celery app, without any task: enough to ring."""
+    app = Celery("delineate", broker=settings.broker_url)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_ignore_result=True,
+        task_default_queue=QUEUE,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 10},
+        task_publish_retry=False,
+    )
+    return app
+
+
+def ring(app: Celery, case_id: int) -> bool:
+    """Tell a worker that a case waits. False when the broker cannot be reached: the reconciler rings again."""
+    try:
+        app.send_task(TASK, args=[case_id])
+    except (OperationalError, OSError) as error:
+        log.warning("broker_unreachable", case=case_id, error=type(error).__name__)
+        return False
+    return True
+
+
+def answer(app: Celery, bench: Workbench) -> None:
+    """Serve as a worker until SIGTERM; a case in work then goes back to the queue at its next tile."""
+    bench.should_stop = _told_to_stop
+
+    @app.task(name=TASK)  # type: ignore[untyped-decorator]
+    def contour(case_id: int) -> None:
+        attend(bench, case_id)
+
+    app.worker_main(["worker", "--pool=solo", "--concurrency=1", "--loglevel=WARNING", f"--hostname={bench.worker}@%h"])
+
+
+def attend(bench: Workbench, case_id: int) -> None:
+    """The worker's boundary: whatever happens to one case, the worker goes on to the next."""
+    try:
+        contour_case(bench, case_id)
+    except LeaseLost:
+        log.warning("lease_lost", case=case_id)
+    except WorkerStopping:
+        _return(bench, case_id, "the worker was stopped", attempts_allowed=1 << 30)
+    except Exception as error:
+        log.exception("case_broke", case=case_id)
+        _return(bench, case_id, _in_words(error), attempts_allowed=bench.settings.worker.attempts)
+
+
+def _return(bench: Workbench, case_id: int, sentence: str, *, attempts_allowed: int) -> None:
+    with bench.database.transaction() as tx:
+        case = queries.case_by_id(tx, case_id)
+        if case is not None and case.state is CaseState.SEGMENTING and case.lease_owner == bench.worker:
+            give_back(tx, case, sentence, attempts_allowed=attempts_allowed, at=now_utc(), actor=bench.worker)
+
+
+def _in_words(error: Exception) -> str:
+    """Enough to find the place in the log; never a header's text."""
+    return (
+        error.sentence if isinstance(error, Refused) else f"the worker failed with {type(error).__name__}; see its log"
+    )
+
+
+def _told_to_stop() -> bool:
+    stop: Any = celery_state.should_stop
+    return stop is not None and stop is not False

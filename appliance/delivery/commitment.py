@@ -1,0 +1,80 @@
+"""Asking a destination to commit to keeping what it accepted (PS3.4 Annex J, Storage Commitment Push Model).
+
+The answer comes later, on an association that the destination opens to our listener (or on this one, for some); it
+reaches the outbox as a note.
+"""
+
+from collections.abc import Callable
+
+from pydicom import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import RTStructureSetStorage
+from pynetdicom import build_role, evt
+from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance  # type: ignore[attr-defined]
+
+from appliance.delivery.store_scu import Caller, NotDelivered
+from appliance.dicom.commitment_report import commitment_report
+from appliance.settings import Peer
+
+REQUEST_STORAGE_COMMITMENT = 1
+"""Action type ID, PS3.4 Table J.3.2-1."""
+
+
+def request_commitment(
+    caller: Caller,
+    peer: Peer,
+    sop_instance_uid: str,
+    transaction_uid: str,
+    on_report: Callable[[dict[str, object]], None],
+) -> None:
+    """Ask `peer` to commit to one RT Structure Set.
+
+    Args:
+        caller: who we are.
+        peer: the destination.
+        sop_instance_uid: of the structure set.
+        transaction_uid: the name under which the destination will report.
+        on_report: called with the report's fields when it comes on this same association.
+
+    Raises:
+        NotDelivered: the peer is away or does not offer storage commitment.
+    """
+    ae = caller.application_entity()
+    ae.add_requested_context(StorageCommitmentPushModel)
+    association = ae.associate(
+        peer.host,
+        peer.port,
+        ae_title=peer.ae_title,
+        ext_neg=[build_role(StorageCommitmentPushModel, scu_role=True)],
+        evt_handlers=[(evt.EVT_N_EVENT_REPORT, lambda event: _report_here(event, on_report))],
+    )
+    if not association.is_established:
+        raise NotDelivered("it could not be asked for storage commitment; it does not answer or does not offer it")
+    try:
+        status, _ = association.send_n_action(
+            _request(sop_instance_uid, transaction_uid),
+            REQUEST_STORAGE_COMMITMENT,
+            StorageCommitmentPushModel,
+            StorageCommitmentPushModelInstance,
+        )
+    except ValueError as error:
+        raise NotDelivered("it does not offer storage commitment; turn storage_commitment off in peers.toml") from error
+    finally:
+        association.release()
+    if status.get("Status") != 0x0000:
+        raise NotDelivered(f"the request for storage commitment was answered 0x{status.get('Status', 0xFFFF):04X}")
+
+
+def _report_here(event: evt.Event, on_report: Callable[[dict[str, object]], None]) -> tuple[int, None]:
+    on_report(commitment_report(event.event_information))
+    return 0x0000, None
+
+
+def _request(sop_instance_uid: str, transaction_uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = RTStructureSetStorage
+    item.ReferencedSOPInstanceUID = sop_instance_uid
+    request = Dataset()
+    request.TransactionUID = transaction_uid
+    request.ReferencedSOPSequence = Sequence([item])
+    return request

@@ -1,0 +1,129 @@
+"""Sending DICOM objects by C-STORE (PS3.4 Annex B), and asking whether a node is there (C-ECHO)."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
+from pynetdicom import AE, Association
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from appliance import IMPLEMENTATION_CLASS_UID, __version__
+from appliance.errors import ApplianceError
+from appliance.settings import Peer
+
+
+class NotDelivered(ApplianceError):
+    """The peer did not take an object this time; the message says why and trying again may help."""
+
+
+class NeverDeliverable(ApplianceError):
+    """The peer says that it will not take such an object; trying again will not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who we are to a peer."""
+
+    ae_title: str
+    network_timeout_s: float
+
+    def application_entity(self) -> AE:
+        """A pynetdicom AE with our title, versions and time limits."""
+        ae = AE(ae_title=self.ae_title)
+        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        ae.implementation_version_name = f"DELINEATE_{__version__}"
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = self.network_timeout_s
+        ae.connection_timeout = min(self.network_timeout_s, 10.0)
+        return ae
+
+    def associate(self, ae: AE, peer: Peer) -> Association:
+        """An association with `peer` for the contexts that `ae` asks for.
+
+        Raises:
+            NotDelivered: nobody answers there, or the peer rejects us.
+        """
+        association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
+        if association.is_established:
+            return association
+        if association.is_rejected:
+            sentence = f"it rejects associations from {self.ae_title}; check that it knows this AE title"
+        else:
+            sentence = f"nobody answers at {peer.host}:{peer.port} as {peer.ae_title}"
+        raise NotDelivered(sentence)
+
+
+def send_files(
+    caller: Caller, peer: Peer, paths: Iterable[Path], on_sent: Callable[[int], None] = lambda _count: None
+) -> str:
+    """Send DICOM files over one association; returns the last status, as 0xNNNN.
+
+    Raises:
+        NotDelivered: the peer is away, or answered that it cannot now.
+        NeverDeliverable: the peer refuses the SOP class or the content of an object.
+    """
+    files = [(path, *_class_and_syntax(path)) for path in paths]
+    ae = caller.application_entity()
+    for sop_class, syntax in sorted({(sop_class, syntax) for _, sop_class, syntax in files}):
+        ae.add_requested_context(sop_class, syntax)
+    association = caller.associate(ae, peer)
+    status = "0x0000"
+    try:
+        for count, (path, sop_class, syntax) in enumerate(files, 1):
+            status = _send(association, path, sop_class, syntax)
+            on_sent(count)
+    finally:
+        if association.is_established:
+            association.release()
+    return status
+
+
+def echo(caller: Caller, peer: Peer) -> None:
+    """C-ECHO.
+
+    Raises:
+        NotDelivered: the peer does not answer as it should.
+    """
+    ae = caller.application_entity()
+    ae.add_requested_context(Verification)
+    association = caller.associate(ae, peer)
+    try:
+        status = association.send_c_echo().get("Status")
+    finally:
+        association.release()
+    if status != 0x0000:
+        raise NotDelivered(f"C-ECHO was answered {_words(status)}")
+
+
+def _send(association: Association, path: Path, sop_class: UID, syntax: UID) -> str:
+    accepted = {(context.abstract_syntax, context.transfer_syntax[0]) for context in association.accepted_contexts}
+    if (sop_class, syntax) not in accepted:
+        raise NeverDeliverable(f"it does not accept {sop_class.name} as {syntax.name}; enable that at the destination")
+    try:
+        status = association.send_c_store(path).get("Status")
+    except (RuntimeError, ValueError, OSError) as error:
+        raise NotDelivered(f"the association broke while sending ({error})") from error
+    if status == 0x0000 or (status is not None and status >> 12 == 0xB):
+        return f"0x{status:04X}"
+    if status is not None and (status >> 8 == 0xA9 or status >> 12 == 0xC or status == 0x0122):
+        raise NeverDeliverable(f"C-STORE was answered {_words(status)}")
+    raise NotDelivered(f"C-STORE was answered {_words(status)}")
+
+
+def _words(status: int | None) -> str:
+    if status is None:
+        return "by nothing before the time limit"
+    meanings = {0xA7: "out of resources", 0xA9: "data set does not match SOP class", 0x01: "refused"}
+    meaning = "cannot understand" if status >> 12 == 0xC else meanings.get(status >> 8, "failure")
+    return f"0x{status:04X} ({meaning})"
+
+
+def _class_and_syntax(path: Path) -> tuple[UID, UID]:
+    try:
+        header = dcmread(path, specific_tags=["SOPClassUID"], stop_before_pixels=True)
+        sop_class, syntax = header.SOPClassUID, header.file_meta.TransferSyntaxUID
+    except (InvalidDicomError, AttributeError) as error:
+        raise NeverDeliverable(f"{path.name} is not a DICOM file that can be sent") from error
+    return sop_class, syntax

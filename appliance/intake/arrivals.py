@@ -1,0 +1,186 @@
+"""From durable bytes to rows: every arrival becomes an instance of a series, or is set aside with a reason.
+
+Rows come first and are repeatable: an arrival leaves the queue only after its row is committed, so a crash anywhere
+means that it is indexed again, to the same effect.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from appliance.audit import trail
+from appliance.casework.case import FINAL, Move, move
+from appliance.dicom.ct_slice import parse_slice
+from appliance.dicom.ct_volume import same_image
+from appliance.dicom.identity import InstanceIdentity, read_identity
+from appliance.errors import SliceRefused
+from appliance.records import Database, Transaction, queries
+from appliance.records.tables import Case, CaseState, Instance, InstanceState
+from appliance.spool import Arrival, Spool
+
+ACTOR = "assembler"
+BATCH = 100
+"""Arrivals per transaction: long enough to be cheap, short enough that progress shows."""
+
+_OPEN = frozenset({CaseState.RECEIVING, CaseState.INCOMPLETE})
+
+
+@dataclass
+class _Tally:
+    """What one batch did to one case, for one audit event instead of a hundred."""
+
+    added: int = 0
+    repeated: int = 0
+
+
+def index_arrivals(database: Database, spool: Spool, now: datetime) -> int:
+    """Index one batch of what has arrived; returns how many objects it held."""
+    batch = spool.arrivals(BATCH)
+    if not batch:
+        return 0
+    read = [(arrival, _identify(arrival)) for arrival in batch]
+    for arrival, identity in read:
+        usable = isinstance(identity, InstanceIdentity)
+        path = spool.instance_path(arrival.digest) if usable else spool.quarantine_path(arrival.digest)
+        spool.settle(arrival, path)
+    with database.transaction() as tx:
+        tallies: dict[int, _Tally] = {}
+        for arrival, identity in read:
+            if isinstance(identity, SliceRefused):
+                _quarantine(tx, arrival, identity, now)
+            else:
+                _index(tx, spool, arrival, identity, now, tallies)
+        _account(tx, tallies, now)
+    for arrival, _ in read:
+        spool.release(arrival)
+    return len(batch)
+
+
+def _identify(arrival: Arrival) -> InstanceIdentity | SliceRefused:
+    try:
+        return read_identity(arrival.path)
+    except SliceRefused as refused:
+        return refused
+
+
+def _quarantine(tx: Transaction, arrival: Arrival, refused: SliceRefused, now: datetime) -> None:
+    known = queries.instance_by_digest(tx, arrival.digest)
+    if known is not None:
+        known.times_received += 1
+        return
+    tx.add(
+        Instance(
+            digest=arrival.digest,
+            source_ae="",
+            state=InstanceState.QUARANTINED,
+            reason=refused.reason,
+            sentence=refused.sentence,
+            received_at=now,
+        )
+    )
+    trail.record(tx, "instance_quarantined", at=now, actor=ACTOR, sentence=refused.sentence, digest=arrival.digest)
+    tx.flush()
+
+
+def _index(
+    tx: Transaction,
+    spool: Spool,
+    arrival: Arrival,
+    identity: InstanceIdentity,
+    now: datetime,
+    tallies: dict[int, _Tally],
+) -> None:
+    latest = queries.latest_case(tx, identity.series_instance_uid)
+    known = queries.instance_by_digest(tx, arrival.digest)
+    if known is not None:
+        known.times_received += 1
+        if latest is not None:
+            _repeat(latest, now, tallies)
+        return
+    twin = queries.kept_instance(tx, identity.sop_instance_uid)
+    state = InstanceState.KEPT if twin is None else _compare(spool, twin, arrival)
+    instance = Instance(
+        digest=arrival.digest,
+        sop_instance_uid=identity.sop_instance_uid,
+        series_instance_uid=identity.series_instance_uid,
+        transfer_syntax_uid=identity.transfer_syntax_uid,
+        source_ae=identity.source_ae[:16],
+        state=state,
+        received_at=now,
+    )
+    tx.add(instance)
+    tx.flush()
+    if state is InstanceState.EQUIVALENT and latest is not None:
+        _repeat(latest, now, tallies)
+        return
+    case = _case_for(tx, latest, identity, now)
+    if state is InstanceState.CONFLICT:
+        trail.record(tx, "instance_conflict", at=now, actor=ACTOR, case_id=case.id, digest=arrival.digest)
+    queries.join_case(tx, case, [instance])
+    case.last_arrival_at = now
+    case.slices += 1
+    tallies.setdefault(case.id, _Tally()).added += 1
+
+
+def _compare(spool: Spool, twin: Instance, arrival: Arrival) -> InstanceState:
+    """Is it the same image in another transfer syntax, or another image under the same UID?"""
+    try:
+        first, second = parse_slice(spool.instance_path(twin.digest)), parse_slice(arrival.path)
+        return InstanceState.EQUIVALENT if same_image(first, second) else InstanceState.CONFLICT
+    except SliceRefused:
+        return InstanceState.CONFLICT
+
+
+def _repeat(case: Case, now: datetime, tallies: dict[int, _Tally]) -> None:
+    tallies.setdefault(case.id, _Tally()).repeated += 1
+    if case.state in FINAL:
+        case.repeated_at = now
+
+
+def _case_for(tx: Transaction, latest: Case | None, identity: InstanceIdentity, now: datetime) -> Case:
+    """The open revision of the series: the latest if it still receives, else a new one with all slices so far."""
+    if latest is not None and latest.state in _OPEN:
+        if latest.state is CaseState.INCOMPLETE:
+            move(tx, latest, Move.RECEIVE_MORE, at=now, actor=ACTOR, count=1, total=latest.slices + 1)
+        return latest
+    if latest is not None and latest.state not in FINAL:
+        sentence = f"more slices came; revision {latest.revision + 1} takes its place"
+        move(tx, latest, Move.SUPERSEDE, at=now, actor=ACTOR, sentence=sentence)
+    return open_case(tx, latest, identity, now)
+
+
+def open_case(tx: Transaction, previous: Case | None, identity: InstanceIdentity, now: datetime) -> Case:
+    """Open the next revision of a series; it starts with every slice of the one before."""
+    earlier = queries.instances_of(tx, previous) if previous is not None else []
+    case = Case(
+        series_instance_uid=identity.series_instance_uid,
+        revision=previous.revision + 1 if previous is not None else 1,
+        study_instance_uid=identity.study_instance_uid,
+        patient_id=identity.patient_id[:64],
+        accession_number=identity.accession_number[:16],
+        description=f"{identity.study_description} / {identity.series_description}"[:200],
+        source_ae=identity.source_ae[:16],
+        state=CaseState.RECEIVING,
+        slices=len(earlier),
+        first_arrival_at=now,
+        last_arrival_at=now,
+        entered_state_at=now,
+        attempts=0,
+        progress={},
+    )
+    tx.add(case)
+    tx.flush()
+    queries.join_case(tx, case, earlier)
+    fields = {"revision": case.revision, "source_ae": case.source_ae}
+    trail.record(tx, "case_opened", at=now, actor=ACTOR, case_id=case.id, **fields)
+    return case
+
+
+def _account(tx: Transaction, tallies: dict[int, _Tally], now: datetime) -> None:
+    for case_id, tally in tallies.items():
+        case = queries.case_by_id(tx, case_id)
+        total = case.slices if case is not None else 0
+        if tally.added:
+            fields = {"count": tally.added, "total": total}
+            trail.record(tx, "slices_received", at=now, actor=ACTOR, case_id=case_id, **fields)
+        if tally.repeated:
+            trail.record(tx, "slices_repeated", at=now, actor=ACTOR, case_id=case_id, count=tally.repeated)
