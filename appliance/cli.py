@@ -1,0 +1,205 @@
+"""The command line: `delineate`. Reads the settings, wires a role or a question to them, and speaks to people."""
+
+import logging
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import click
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from appliance import __version__
+from appliance.clock import now_utc
+from appliance.errors import ApplianceError
+from appliance.running import showing
+from appliance.settings import Settings, load_settings
+
+console = Console(highlight=False)
+
+
+class _Words(click.Group):
+    """A group whose commands end in one clear sentence, not in a traceback, when the appliance says no."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ApplianceError as problem:
+            raise click.ClickException(str(problem)) from problem
+
+
+@click.group(cls=_Words, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="delineate")
+@click.option(
+    "--config",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("configs"),
+    show_default=True,
+    help="Folder with appliance.toml, peers.toml, rois.toml and protocols/.",
+)
+@click.pass_context
+def main(ctx: click.Context, folder: Path) -> None:
+    """Contours CT for radiotherapy: CT series in over DICOM, RTSTRUCT back to the PACS."""
+    ctx.obj = partial(load_settings, folder)
+
+
+def _settings(ctx: click.Context) -> Settings:
+    read: Callable[[], Settings] = ctx.find_object(partial)  # type: ignore[assignment]
+    return read()
+
+
+@main.command()
+@click.pass_context
+def up(ctx: click.Context) -> None:
+    """Start and supervise everything on this box."""
+    from appliance.running.supervisor import Supervisor
+
+    _log_to_stderr()
+    Supervisor(_settings(ctx)).run()
+
+
+def _role_command(role: str, words: str) -> None:
+    @main.command(role, help=words)
+    @click.option("--leave-with-parent", is_flag=True, hidden=True)
+    @click.pass_context
+    def _command(ctx: click.Context, *, leave_with_parent: bool) -> None:
+        from appliance.running import roles
+
+        _log_to_stderr()
+        if leave_with_parent:
+            roles.leave_with_parent()
+        roles.ROLES[role](_settings(ctx))
+
+
+_role_command("listen", "Receive only: the DICOM listener.")
+_role_command("assemble", "Complete series and ring for workers only.")
+_role_command("work", "Segment only: a Celery worker with warm models.")
+_role_command("deliver", "Send results only.")
+
+
+@main.command()
+@click.pass_context
+def migrate(ctx: click.Context) -> None:
+    """Bring the database schema to this release's version."""
+    from appliance.records import Database
+
+    database = Database(_settings(ctx).database_url)
+    database.migrate()
+    console.print(f"{database.display_url}: schema {database.check()}")
+
+
+@main.command()
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Check configuration, disk, models, GPU, ports, database, broker and every peer, in words."""
+    from appliance.running.doctor import Verdict, examine
+
+    marks = {
+        Verdict.GOOD: "[green]good [/]",
+        Verdict.NOTE: "[yellow]note [/]",
+        Verdict.WRONG: "[red]WRONG[/]",
+    }
+    wrong = 0
+    for finding in examine(_settings(ctx)):
+        wrong += finding.verdict is Verdict.WRONG
+        console.print(f"{marks[finding.verdict]}  [bold]{finding.subject}[/]: {finding.words}", soft_wrap=True)
+    if wrong:
+        raise click.ClickException(f"{wrong} of the checks found something wrong")
+    console.print("All is well.")
+
+
+@main.group()
+def case() -> None:
+    """Cases: one CT series each, on its way."""
+
+
+@case.command("list")
+@click.option("--limit", default=50, show_default=True, help="How many of the newest cases.")
+@click.pass_context
+def case_list(ctx: click.Context, limit: int) -> None:
+    """Print the state of every case, and what was set aside."""
+    from appliance.records import Database, queries
+
+    settings = _settings(ctx)
+    database = Database(settings.database_url)
+    database.check()
+    with database.reading() as tx:
+        cases, aside = queries.recent_cases(tx, limit), queries.quarantined(tx, limit)
+        lines = [showing.case_line(case, settings, now_utc()) for case in cases]
+    table = Table("Case", "State", "Patient", "Series", "Slices", "What now", title="Cases", title_justify="left")
+    for line in lines:
+        table.add_row(*line)
+    console.print(table if lines else "No case yet.")
+    for instance in aside:
+        received = showing.local(instance.received_at)
+        console.print(f"Set aside at {received}: {instance.sentence} ({instance.reason}, {instance.digest[:12]}…)")
+
+
+@main.group()
+def audit() -> None:
+    """The audit trail: what happened, in words."""
+
+
+@audit.command("show")
+@click.argument("case_id", metavar="CASE", type=int)
+@click.pass_context
+def audit_show(ctx: click.Context, case_id: int) -> None:
+    """Print everything that happened to CASE."""
+    from appliance.audit.trail import trail_of
+    from appliance.records import Database, queries
+
+    settings = _settings(ctx)
+    database = Database(settings.database_url)
+    database.check()
+    with database.reading() as tx:
+        if queries.case_by_id(tx, case_id) is None:
+            raise click.ClickException(f"there is no case {case_id}; `delineate case list` shows those there are")
+        entries = trail_of(tx, case_id)
+    console.print(showing.trail_table(entries, f"Audit trail of case {case_id}"))
+
+
+@main.command()
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the package.")
+def train(config: Path, out: Path) -> None:
+    """Train an ensemble as CONFIG says and publish it as a model package; goes on where it was interrupted."""
+    try:
+        from appliance.training.trainer import train as run
+    except ModuleNotFoundError as missing:
+        message = f"training needs {missing.name}; install it with `pip install delineate[train]`"
+        raise click.ClickException(message) from missing
+    run(config, out, on_progress=console.print)
+
+
+@main.command()
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"), show_default=True)
+@click.option("--ct", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Your own CT series.")
+@click.option("--keep", is_flag=True, help="Leave the appliance and the small PACS running until Ctrl-C.")
+@click.pass_context
+def demo(ctx: click.Context, folder: Path, ct: Path | None, *, keep: bool) -> None:
+    """Show the whole line at work: a CT series in, a structure set back, and its proof."""
+    from appliance.running.demo.show import run_demo
+
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    run_demo(_settings(ctx), folder, ct, console, keep=keep)
+
+
+def _log_to_stderr() -> None:
+    """Events, not sentences: JSON lines for machines, colours for a terminal; never a header's free text."""
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks if not sys.stderr.isatty() else structlog.dev.set_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")

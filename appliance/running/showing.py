@@ -1,0 +1,71 @@
+"""How cases, times and trails are shown to people on a terminal."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from rich.table import Table
+from rich.text import Text
+
+from appliance.audit.trail import TrailEntry
+from appliance.records.tables import Case, CaseState, Delivery, DeliveryState
+from appliance.settings import Settings
+
+_COLOURS = {
+    CaseState.COMMITTED: "green",
+    CaseState.DELIVERED: "green",
+    CaseState.REFUSED: "red",
+    CaseState.FAILED: "red",
+    CaseState.INCOMPLETE: "yellow",
+}
+
+
+def local(at: datetime) -> str:
+    """An instant in the box's own time zone."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def case_line(case: Case, settings: Settings, now: datetime) -> tuple[str | Text, ...]:
+    """One row of the list of cases."""
+    state = Text(case.state, style=_COLOURS.get(case.state, "cyan"))
+    number = f"{case.id}" if case.revision == 1 else f"{case.id} (rev. {case.revision})"
+    return number, state, case.patient_id, case.description, str(case.slices), what_now(case, settings, now)
+
+
+def what_now(case: Case, settings: Settings, now: datetime) -> str:
+    """One sentence: what the case waits for, or why it ended."""
+    if case.state is CaseState.RECEIVING:
+        return f"complete if quiet for {countdown_s(case, settings, now):.0f} s more"
+    if case.state is CaseState.SEGMENTING:
+        return progress_words(case)
+    if case.state in {CaseState.SENDING, CaseState.DELIVERED, CaseState.COMMITTED}:
+        return "; ".join(_delivery_words(delivery) for delivery in case.deliveries)
+    waiting = "waits for a worker" if case.state is CaseState.QUEUED else ""
+    return f"{case.sentence or waiting} ({case.reason})" if case.reason else case.sentence or waiting
+
+
+def _delivery_words(delivery: Delivery) -> str:
+    if delivery.state is DeliveryState.PENDING and delivery.sentence:
+        return f"{delivery.destination}: {delivery.sentence}; next try {local(delivery.next_try_at)}"
+    words = {DeliveryState.PENDING: "is being sent to", DeliveryState.ACCEPTED: "accepted by"}
+    return f"{words.get(delivery.state, f'{delivery.state} by')} {delivery.destination}"
+
+
+def countdown_s(case: Case, settings: Settings, now: datetime) -> float:
+    """Seconds until a quiet series is examined."""
+    due = case.last_arrival_at + timedelta(seconds=settings.intake.series_quiet_s)
+    return max(0.0, (due - now).total_seconds())
+
+
+def progress_words(case: Case) -> str:
+    """How far a worker is."""
+    if not case.progress:
+        return "a worker has taken it"
+    return f"{case.progress['step']}: {case.progress['done']} of {case.progress['total']}"
+
+
+def trail_table(entries: Sequence[TrailEntry], title: str) -> Table:
+    """An audit trail as a table."""
+    table = Table("Time", "Who", "What", title=title, title_justify="left")
+    for entry in entries:
+        table.add_row(local(entry.at), entry.actor, Text(entry.words))
+    return table

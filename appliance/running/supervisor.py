@@ -1,0 +1,130 @@
+"""`delineate up`: the embedded broker, and the four roles as child processes that are started again when they die."""
+
+import fcntl
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import structlog
+
+from appliance.audit import trail
+from appliance.clock import monotonic_s, now_utc
+from appliance.errors import SettingsError
+from appliance.records import Database
+from appliance.running.broker import EmbeddedBroker
+from appliance.running.roles import ROLES, stop_on_signal
+from appliance.settings import Settings
+
+STOP_WITHIN_S = 8.0
+"""Children that have not left by then are killed, so that the whole box stops within ten seconds."""
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _HEALTHY_AFTER_S = 0.5, 30.0, 60.0
+
+log = structlog.get_logger()
+
+
+@dataclass
+class _Child:
+    """One supervised process."""
+
+    role: str
+    process: subprocess.Popen[bytes] | None = None
+    started_s: float = 0.0
+    start_again_s: float = 0.0
+    wait_s: float = field(default=_FIRST_WAIT_S)
+
+
+class Supervisor:
+    """Keeps the appliance's processes running until it is told to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._children = [_Child(role) for role in ROLES]
+        self._broker = EmbeddedBroker(settings) if settings.broker.url is None else None
+        self._database = Database(settings.database_url)
+
+    def run(self) -> None:
+        """Start everything, watch it, and stop it all on SIGTERM or SIGINT.
+
+        Raises:
+            SettingsError: another supervisor runs on this data folder, or the broker's port is taken.
+            DatabaseUnavailable: the database cannot be reached or brought to this version.
+        """
+        stop = stop_on_signal()
+        with _only_one(self._settings.data_dir):
+            self._database.migrate()
+            if self._broker is not None:
+                self._broker.start()
+            try:
+                while not stop.wait(0.2):
+                    self._look_after()
+            finally:
+                self._stop_all()
+
+    def _look_after(self) -> None:
+        if self._broker is not None and not self._broker.is_running():
+            log.warning("broker_died")
+            self._broker.start()
+        for child in self._children:
+            if child.process is not None and child.process.poll() is not None:
+                self._mourn(child, child.process.returncode)
+            if child.process is None and monotonic_s() >= child.start_again_s:
+                self._start(child)
+
+    def _start(self, child: _Child) -> None:
+        command = [sys.executable, "-m", "appliance", "--config", str(self._settings.folder)]
+        child.process = subprocess.Popen(  # noqa: S603 - our own code
+            [*command, child.role, "--leave-with-parent"], stdin=subprocess.PIPE
+        )
+        child.started_s = monotonic_s()
+        log.info("started", role=child.role, pid=child.process.pid)
+
+    def _mourn(self, child: _Child, exit_code: int) -> None:
+        """Note a death and plan the next start; a process that ran well for a while starts again at once."""
+        lived_s = monotonic_s() - child.started_s
+        child.wait_s = _FIRST_WAIT_S if lived_s > _HEALTHY_AFTER_S else min(2 * child.wait_s, _LONGEST_WAIT_S)
+        child.start_again_s = monotonic_s() + child.wait_s
+        child.process = None
+        log.error("died", role=child.role, exit_code=exit_code, again_in_s=child.wait_s)
+        with self._database.transaction() as tx:
+            fields = {"process": child.role, "exit_code": exit_code}
+            trail.record(tx, "process_restarted", at=now_utc(), actor="supervisor", **fields)
+
+    def _stop_all(self) -> None:
+        processes = [child.process for child in self._children if child.process is not None]
+        for process in processes:
+            process.terminate()
+        deadline_s = monotonic_s() + STOP_WITHIN_S
+        for process in processes:
+            try:
+                process.wait(max(0.1, deadline_s - monotonic_s()))
+            except subprocess.TimeoutExpired:
+                log.warning("killed", pid=process.pid)
+                process.kill()
+                process.wait()
+        if self._broker is not None:
+            self._broker.stop()
+        log.info("stopped")
+
+
+class _only_one:  # noqa: N801 - reads as a phrase where it is used
+    """Holds the data folder for one supervisor."""
+
+    def __init__(self, data_dir: Path) -> None:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._path = data_dir / "supervisor.lock"
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        self._file = self._path.open("w")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            message = f"another `delineate up` runs on {self._path.parent}; stop it first or choose another data_dir"
+            raise SettingsError(message) from error
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
