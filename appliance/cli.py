@@ -17,7 +17,7 @@ from appliance.errors import ApplianceError
 from appliance.running import showing
 from appliance.settings import Settings, load_settings
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 class _Words(click.Group):

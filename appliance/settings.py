@@ -30,7 +30,7 @@ AeTitle = Annotated[
     ),
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=31_536_000)]  # a year: neither infinity nor what no calendar holds
 
 
 class _Section(BaseModel):
@@ -130,6 +130,14 @@ class Protocol(_Section):
     priority: int = 0  #: among protocols that fit, the highest wins
     match: Match = Match()
 
+    @model_validator(mode="after")
+    def _names_occur_once(self) -> Self:
+        for names in (self.rois, self.destinations):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{', '.join(twice)} is named twice")
+        return self
+
 
 class Settings(_Section):
     """Everything configurable, checked as a whole."""
@@ -156,6 +164,15 @@ class Settings(_Section):
                     if name not in known:
                         message = f"protocol {protocol.name}: {kind} {name!r} is not defined{_suggest(name, known)}"
                         raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _roi_numbers_differ(self) -> Self:
+        owners: dict[int, str] = {}
+        for roi in self.rois.values():
+            owner = owners.setdefault(roi.number, roi.name)
+            if owner != roi.name:
+                raise ValueError(f"rois.toml: {owner} and {roi.name} have the same number {roi.number}")
         return self
 
     @property
@@ -238,7 +255,8 @@ def _check(where: str, model: type[_Model], table: object) -> _Model:
     try:
         return model.model_validate(table)
     except ValidationError as invalid:
-        first = invalid.errors()[0]
+        # an unknown key comes first: where it is a misspelt one, the missing key is only its shadow
+        first = min(invalid.errors(), key=lambda error: error["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             message = f"{key} is not a setting{_suggest(str(first['loc'][-1]), _keys_at(model, first['loc'][:-1]))}"

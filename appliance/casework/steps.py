@@ -5,7 +5,7 @@ case with its reason; anything else climbs to the worker's boundary (tasks.py).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from appliance import __version__
 from appliance.audit import trail
 from appliance.casework.case import Move, move
 from appliance.casework.lease import Lease
-from appliance.clock import monotonic_s
+from appliance.clock import Effort, measured, now_utc
 from appliance.dicom.contours import RoiContours, trace
 from appliance.dicom.ct_series import CtSeries, assemble_series
 from appliance.dicom.ct_slice import parse_slice
@@ -86,14 +86,14 @@ def contour_case(bench: Workbench, case_id: int) -> None:
 def _contour(bench: Workbench, lease: Lease) -> None:
     protocol, paths = _task(bench, lease)
     ensemble = bench.ensemble(protocol.model)
-    series = _read(paths, lease)
-    volume = load_volume(series, on_slice=lambda done, total: lease.progress("load", done, total))
-    digest = input_digest(series, volume)
-    _remember(lease, "volume_loaded", shape=" x ".join(map(str, volume.hu.shape)), input_digest=digest)
+    series, volume, digest = _load(paths, lease)
     masks = _segment(ensemble, volume, protocol, lease)
     contours = _trace(masks, series, lease)
-    structure_set = _write(bench, protocol, series, contours, digest)
-    _hand_over(bench, lease, protocol, structure_set, digest)
+    effort = Effort()
+    with measured(effort):
+        structure_set = _write(bench, protocol, series, digest, (masks, contours))
+        bench.spool.keep_result(_result_file(structure_set), structure_set.content)
+    _hand_over(bench, lease, protocol, structure_set, digest, effort)
 
 
 def _task(bench: Workbench, lease: Lease) -> tuple[Protocol, list[Path]]:
@@ -105,12 +105,19 @@ def _task(bench: Workbench, lease: Lease) -> tuple[Protocol, list[Path]]:
         return protocol, [bench.spool.instance_path(instance.digest) for instance in queries.instances_of(tx, case)]
 
 
-def _read(paths: list[Path], lease: Lease) -> CtSeries:
-    slices = []
-    for done, path in enumerate(paths, 1):
-        slices.append(parse_slice(path))
-        lease.progress("read", done, len(paths))
-    return assemble_series(slices)
+def _load(paths: list[Path], lease: Lease) -> tuple[CtSeries, CtVolume, str]:
+    effort = Effort()
+    with measured(effort):
+        slices = []
+        for done, path in enumerate(paths, 1):
+            slices.append(parse_slice(path))
+            lease.progress("read", done, len(paths))
+        series = assemble_series(slices)
+        volume = load_volume(series, on_slice=lambda done, total: lease.progress("load", done, total))
+        digest = input_digest(series, volume)
+    shape = " x ".join(map(str, volume.hu.shape))
+    _remember(lease, "volume_loaded", shape=shape, input_digest=digest, **effort.fields())
+    return series, volume, digest
 
 
 def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Lease) -> list[RoiMask]:
@@ -120,23 +127,21 @@ def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Le
     if unknown:
         sentence = f"the model {manifest.name} does not draw {', '.join(unknown)}; correct the protocol {protocol.name}"
         raise ModelRefused(Reason.MODEL_INVALID, sentence)
-    began_s = monotonic_s()
-    probabilities = ensemble.predict(
-        volume, on_tile=lambda fold, done, total: lease.progress(f"fold {fold + 1}", done, total)
-    )
-    seconds = monotonic_s() - began_s
-    fields = {
-        "model": manifest.name,
-        "version": manifest.version,
-        "folds": len(manifest.folds),
-        "seconds": seconds,
-    }
-    _remember(lease, "segmented", model_digest=ensemble.package.digest, **fields)
-    found = {mask.name: mask for mask in decide(probabilities, manifest) if mask.voxels.any()}
+    effort = Effort()
+    with measured(effort):
+        probabilities = ensemble.predict(
+            volume, on_tile=lambda fold, done, total: lease.progress(f"fold {fold + 1}", done, total)
+        )
+    fields = {"model": manifest.name, "version": manifest.version, "folds": len(manifest.folds), **effort.fields()}
+    networks = [spent.fields() for spent in probabilities.network_effort]
+    _remember(lease, "segmented", model_digest=ensemble.package.digest, networks=networks, **fields)
+    effort = Effort()
+    with measured(effort):
+        found = {mask.name: mask for mask in decide(probabilities, manifest) if not mask.is_empty}
     masks = [found[name] for name in protocol.rois if name in found]
     volumes = [f"{mask.name} {mask.volume_cm3(volume.geometry):.1f} cm³" for mask in masks]
     missing = [f"{name} not found" for name in protocol.rois if name not in found]
-    _remember(lease, "masks_decided", volumes=", ".join(volumes + missing) or "none")
+    _remember(lease, "masks_decided", volumes=", ".join(volumes + missing) or "none", **effort.fields())
     if not [mask for mask in masks if mask.name != "External"]:
         sentence = "none of the protocol's structures was found; check that the scan shows the region of the protocol"
         raise ResultRefused(Reason.NOTHING_FOUND, sentence)
@@ -144,19 +149,26 @@ def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Le
 
 
 def _trace(masks: list[RoiMask], series: CtSeries, lease: Lease) -> list[RoiContours]:
+    effort = Effort()
     traced = []
-    for done, mask in enumerate(masks, 1):
-        traced.append(trace(mask, series.geometry))
-        lease.progress("contours", done, len(masks))
+    with measured(effort):
+        for done, mask in enumerate(masks, 1):
+            traced.append(trace(mask, series.geometry))
+            lease.progress("contours", done, len(masks))
     count = sum(len(roi.contours) for roi in traced)
     points = sum(len(contour.points_mm) for roi in traced for contour in roi.contours)
-    _remember(lease, "contours_traced", contours=count, points=points)
+    _remember(lease, "contours_traced", contours=count, points=points, **effort.fields())
     return traced
 
 
 def _write(
-    bench: Workbench, protocol: Protocol, series: CtSeries, contours: list[RoiContours], digest: str
+    bench: Workbench,
+    protocol: Protocol,
+    series: CtSeries,
+    digest: str,
+    drawn: tuple[list[RoiMask], list[RoiContours]],
 ) -> StructureSet:
+    """Contours to a checked structure set; one that was made before from all the same things is taken again."""
     package = bench.ensemble(protocol.model).package
     provenance = Provenance(
         input_digest=digest,
@@ -168,24 +180,32 @@ def _write(
         appliance_version=__version__,
         station_name=bench.settings.appliance.station_name,
     )
+    masks, contours = drawn
     rois = [(bench.settings.rois[roi.name], roi) for roi in contours]
-    structure_set = build_structure_set(series, rois, provenance)
-    check_structure_set(structure_set.content, series)
+    structure_set = build_structure_set(series, rois, provenance, created_at=now_utc().astimezone())
+    earlier = bench.spool.result(_result_file(structure_set))
+    if earlier is not None:
+        structure_set = replace(structure_set, content=earlier)
+    check_structure_set(structure_set.content, series, masks)
     return structure_set
 
 
-def _hand_over(bench: Workbench, lease: Lease, protocol: Protocol, result: StructureSet, digest: str) -> None:
-    """Make the result durable, then in one transaction: the row, the outbox and the event."""
-    name = f"{result.sop_instance_uid}.dcm"
-    bench.spool.keep_result(name, result.content)
+def _result_file(result: StructureSet) -> str:
+    return f"{result.sop_instance_uid}.dcm"
+
+
+def _hand_over(
+    bench: Workbench, lease: Lease, protocol: Protocol, result: StructureSet, digest: str, effort: Effort
+) -> None:
+    """In one transaction: the row, the outbox and the event. The result itself is durable already."""
     with lease.held() as (tx, case, now):
-        fields = {"sop_instance_uid": result.sop_instance_uid, "size_kb": len(result.content) >> 10}
+        fields = {"sop_instance_uid": result.sop_instance_uid, "size_kb": len(result.content) >> 10, **effort.fields()}
         move(tx, case, Move.FINISH, at=now, actor=bench.worker, sha256=result.digest, **fields)
-        case.input_digest, case.result_file, case.result_digest = digest, name, result.digest
-        case.result_sop_instance_uid, case.progress = result.sop_instance_uid, {}
+        case.input_digest, case.result_digest = digest, result.digest
+        case.result_file, case.result_sop_instance_uid = _result_file(result), result.sop_instance_uid
+        case.progress = {}
         for destination in protocol.destinations:
-            pending = Delivery(case_id=case.id, destination=destination, state=DeliveryState.PENDING, next_try_at=now)
-            tx.add(pending)
+            tx.add(Delivery(case_id=case.id, destination=destination, state=DeliveryState.PENDING, next_try_at=now))
 
 
 def _remember(lease: Lease, event: str, **fields: Any) -> None:

@@ -4,6 +4,7 @@ The answer comes later, on an association that the destination opens to our list
 reaches the outbox as a note.
 """
 
+import threading
 from collections.abc import Callable
 
 from pydicom import Dataset
@@ -18,6 +19,9 @@ from appliance.settings import Peer
 
 REQUEST_STORAGE_COMMITMENT = 1
 """Action type ID, PS3.4 Table J.3.2-1."""
+
+_LINGER_S = 0.3
+"""A peer that reports on the association of the request does so at once; the others are not waited for longer."""
 
 
 def request_commitment(
@@ -39,6 +43,13 @@ def request_commitment(
     Raises:
         NotDelivered: the peer is away or does not offer storage commitment.
     """
+    reported = threading.Event()
+
+    def hear(event: evt.Event) -> tuple[int, None]:
+        on_report(commitment_report(event.event_information))
+        reported.set()
+        return 0x0000, None
+
     ae = caller.application_entity()
     ae.add_requested_context(StorageCommitmentPushModel)
     association = ae.associate(
@@ -46,10 +57,12 @@ def request_commitment(
         peer.port,
         ae_title=peer.ae_title,
         ext_neg=[build_role(StorageCommitmentPushModel, scu_role=True)],
-        evt_handlers=[(evt.EVT_N_EVENT_REPORT, lambda event: _report_here(event, on_report))],
+        evt_handlers=[(evt.EVT_N_EVENT_REPORT, hear)],
     )
     if not association.is_established:
-        raise NotDelivered("it could not be asked for storage commitment; it does not answer or does not offer it")
+        if association.rejected_contexts:
+            raise NotDelivered("it does not offer storage commitment; turn storage_commitment off in peers.toml")
+        raise NotDelivered("it could not be asked for storage commitment; it does not answer")
     try:
         status, _ = association.send_n_action(
             _request(sop_instance_uid, transaction_uid),
@@ -57,17 +70,14 @@ def request_commitment(
             StorageCommitmentPushModel,
             StorageCommitmentPushModelInstance,
         )
-    except ValueError as error:
-        raise NotDelivered("it does not offer storage commitment; turn storage_commitment off in peers.toml") from error
+        if status.get("Status") == 0x0000:
+            reported.wait(_LINGER_S)
+    except (RuntimeError, ValueError) as error:
+        raise NotDelivered(f"the association broke while asking for storage commitment ({error})") from error
     finally:
         association.release()
     if status.get("Status") != 0x0000:
         raise NotDelivered(f"the request for storage commitment was answered 0x{status.get('Status', 0xFFFF):04X}")
-
-
-def _report_here(event: evt.Event, on_report: Callable[[dict[str, object]], None]) -> tuple[int, None]:
-    on_report(commitment_report(event.event_information))
-    return 0x0000, None
 
 
 def _request(sop_instance_uid: str, transaction_uid: str) -> Dataset:

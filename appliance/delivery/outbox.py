@@ -39,20 +39,35 @@ class Outbox:
         self._hear_reports(now)
         with self._database.reading() as tx:
             due = [(row.id, row.state, row.destination, row.case) for row in queries.due_deliveries(tx, now)]
+        failing: set[str] = set()
         for delivery_id, state, destination, case in due:
-            peer = self._settings.peers.get(destination)
-            if peer is None:
-                self._postpone(delivery_id, "it is no longer in peers.toml; restore it there", now)
-            elif state is DeliveryState.PENDING:
-                self._send(delivery_id, peer, self._spool.root / "results" / (case.result_file or ""), now)
-            else:
-                self._ask(delivery_id, peer, case.result_sop_instance_uid or "", now)
+            if destination in failing:
+                continue  # once a round is enough: a peer that hangs must not keep the others waiting
+            try:
+                self._attempt(delivery_id, state, destination, case, now)
+            except NotDelivered as problem:
+                failing.add(destination)
+                self._postpone(delivery_id, str(problem), now)
+
+    def _attempt(
+        self, delivery_id: int, state: DeliveryState, destination: str, case: Case, now: datetime
+    ) -> None:
+        """Send what is pending, or ask for commitment to what was accepted.
+
+        Raises:
+            NotDelivered: not this time.
+        """
+        peer = self._settings.peers.get(destination)
+        if peer is None:
+            raise NotDelivered("it is no longer in peers.toml; restore it there")
+        if state is DeliveryState.PENDING:
+            self._send(delivery_id, peer, self._spool.root / "results" / (case.result_file or ""), now)
+        else:
+            self._ask(delivery_id, peer, case.result_sop_instance_uid or "", now)
 
     def _send(self, delivery_id: int, peer: Peer, path: Path, now: datetime) -> None:
         try:
             status = send_files(self._caller, peer, [path])
-        except NotDelivered as problem:
-            self._postpone(delivery_id, str(problem), now)
         except NeverDeliverable as problem:
             self._give_up(delivery_id, str(problem), now)
         else:
@@ -63,7 +78,7 @@ class Outbox:
             delivery = queries.delivery_by_id(tx, delivery_id)
             if delivery is None or delivery.state is not DeliveryState.PENDING:
                 return
-            delivery.state, delivery.sentence, delivery.attempts = DeliveryState.ACCEPTED, None, 0
+            delivery.state, delivery.sentence = DeliveryState.ACCEPTED, None
             delivery.next_try_at = now if peer.storage_commitment else _NEVER
             fields = {"destination": delivery.destination, "status": status}
             trail.record(tx, "delivery_accepted", at=now, actor=ACTOR, case_id=delivery.case_id, **fields)
@@ -80,16 +95,13 @@ class Outbox:
             delivery.commitment_uid, delivery.next_try_at = transaction_uid, now + wait
             fields = {"destination": delivery.destination, "transaction_uid": transaction_uid}
             trail.record(tx, "commitment_requested", at=now, actor=ACTOR, case_id=delivery.case_id, **fields)
-        try:
-            request_commitment(
-                self._caller,
-                peer,
-                sop_instance_uid,
-                transaction_uid,
-                on_report=lambda fields: self._spool.leave_note(NOTE_KIND, fields),
-            )
-        except NotDelivered as problem:
-            self._postpone(delivery_id, str(problem), now)
+        request_commitment(
+            self._caller,
+            peer,
+            sop_instance_uid,
+            transaction_uid,
+            on_report=lambda fields: self._spool.leave_note(NOTE_KIND, fields),
+        )
 
     def _hear_reports(self, now: datetime) -> None:
         for note in self._spool.notes(NOTE_KIND):
@@ -106,7 +118,9 @@ class Outbox:
             delivery.state, delivery.sentence = DeliveryState.COMMITTED, None
             event, fields = "commitment_reported", {"destination": delivery.destination}
         else:
-            delivery.state, delivery.next_try_at = DeliveryState.PENDING, now
+            wait_s = self._wait_s(delivery.attempts)
+            delivery.attempts += 1
+            delivery.state, delivery.next_try_at = DeliveryState.PENDING, now + timedelta(seconds=wait_s)
             event, fields = (
                 "commitment_failed",
                 {

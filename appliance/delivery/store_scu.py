@@ -7,7 +7,8 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
-from pynetdicom import AE, Association
+from pynetdicom import AE
+from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from appliance import IMPLEMENTATION_CLASS_UID, __version__
@@ -44,10 +45,13 @@ class Caller:
 
         Raises:
             NotDelivered: nobody answers there, or the peer rejects us.
+            NeverDeliverable: the peer takes none of the contexts.
         """
         association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
         if association.is_established:
             return association
+        if association.rejected_contexts:  # all of them, or the association would have come about
+            raise NeverDeliverable(_not_accepted(association.rejected_contexts[0].abstract_syntax))
         if association.is_rejected:
             sentence = f"it rejects associations from {self.ae_title}; check that it knows this AE title"
         else:
@@ -100,7 +104,7 @@ def echo(caller: Caller, peer: Peer) -> None:
 def _send(association: Association, path: Path, sop_class: UID, syntax: UID) -> str:
     accepted = {(context.abstract_syntax, context.transfer_syntax[0]) for context in association.accepted_contexts}
     if (sop_class, syntax) not in accepted:
-        raise NeverDeliverable(f"it does not accept {sop_class.name} as {syntax.name}; enable that at the destination")
+        raise NeverDeliverable(_not_accepted(sop_class, f" as {syntax.name}"))
     try:
         status = association.send_c_store(path).get("Status")
     except (RuntimeError, ValueError, OSError) as error:
@@ -112,11 +116,18 @@ def _send(association: Association, path: Path, sop_class: UID, syntax: UID) -> 
     raise NotDelivered(f"C-STORE was answered {_words(status)}")
 
 
+def _not_accepted(sop_class: UID | None, syntax: str = "") -> str:
+    name = sop_class.name if sop_class is not None else "what was offered"
+    return f"it does not accept {name}{syntax}; enable that at the destination"
+
+
 def _words(status: int | None) -> str:
     if status is None:
-        return "by nothing before the time limit"
-    meanings = {0xA7: "out of resources", 0xA9: "data set does not match SOP class", 0x01: "refused"}
-    meaning = "cannot understand" if status >> 12 == 0xC else meanings.get(status >> 8, "failure")
+        return "by nothing: it broke off, or took longer than the time limit"
+    families = {0xA7: "out of resources", 0xA9: "data set does not match SOP class"}
+    meanings = {0x0110: "processing failure", 0x0122: "SOP class not supported", 0x0124: "not authorized"}
+    meaning = meanings.get(status) or families.get(status >> 8, "failure")
+    meaning = "cannot understand" if status >> 12 == 0xC else meaning
     return f"0x{status:04X} ({meaning})"
 
 
@@ -126,4 +137,6 @@ def _class_and_syntax(path: Path) -> tuple[UID, UID]:
         sop_class, syntax = header.SOPClassUID, header.file_meta.TransferSyntaxUID
     except (InvalidDicomError, AttributeError) as error:
         raise NeverDeliverable(f"{path.name} is not a DICOM file that can be sent") from error
+    except OSError as error:
+        raise NotDelivered(f"{path.name} cannot be read ({error.strerror}); restore it from a backup") from error
     return sop_class, syntax

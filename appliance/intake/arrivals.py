@@ -9,7 +9,7 @@ from datetime import datetime
 
 from appliance.audit import trail
 from appliance.casework.case import FINAL, Move, move
-from appliance.dicom.ct_slice import parse_slice
+from appliance.dicom.ct_slice import CtSlice, parse_slice
 from appliance.dicom.ct_volume import same_image
 from appliance.dicom.identity import InstanceIdentity, read_identity
 from appliance.errors import SliceRefused
@@ -19,7 +19,10 @@ from appliance.spool import Arrival, Spool
 
 ACTOR = "assembler"
 BATCH = 100
-"""Arrivals per transaction: long enough to be cheap, short enough that progress shows."""
+"""Arrivals per transaction at most."""
+
+GATHER_S = 0.7
+"""How long a smaller batch may gather: one transaction and one audit event for many slices, and progress still shows."""
 
 _OPEN = frozenset({CaseState.RECEIVING, CaseState.INCOMPLETE})
 
@@ -33,9 +36,9 @@ class _Tally:
 
 
 def index_arrivals(database: Database, spool: Spool, now: datetime) -> int:
-    """Index one batch of what has arrived; returns how many objects it held."""
+    """Index a batch of what has arrived; returns how many objects it held, 0 while a small one still gathers."""
     batch = spool.arrivals(BATCH)
-    if not batch:
+    if not batch or (len(batch) < BATCH and (now - batch[0].at).total_seconds() < GATHER_S):
         return 0
     read = [(arrival, _identify(arrival)) for arrival in batch]
     for arrival, identity in read:
@@ -96,38 +99,60 @@ def _index(
         if latest is not None:
             _repeat(latest, now, tallies)
         return
-    twin = queries.kept_instance(tx, identity.sop_instance_uid)
-    state = InstanceState.KEPT if twin is None else _compare(spool, twin, arrival)
     instance = Instance(
         digest=arrival.digest,
         sop_instance_uid=identity.sop_instance_uid,
         series_instance_uid=identity.series_instance_uid,
         transfer_syntax_uid=identity.transfer_syntax_uid,
         source_ae=identity.source_ae[:16],
-        state=state,
+        state=InstanceState.KEPT,
         received_at=now,
     )
+    twin = queries.kept_instance(tx, identity.sop_instance_uid)
+    if twin is not None:
+        _compare(spool, twin, instance)
     tx.add(instance)
     tx.flush()
-    if state is InstanceState.EQUIVALENT and latest is not None:
+    if instance.state is InstanceState.QUARANTINED:
+        trail.record(tx, "instance_quarantined", at=now, actor=ACTOR, sentence=instance.sentence, digest=arrival.digest)
+        return
+    if instance.state is InstanceState.EQUIVALENT and latest is not None:
         _repeat(latest, now, tallies)
         return
     case = _case_for(tx, latest, identity, now)
-    if state is InstanceState.CONFLICT:
+    if instance.state is InstanceState.CONFLICT:
         trail.record(tx, "instance_conflict", at=now, actor=ACTOR, case_id=case.id, digest=arrival.digest)
     queries.join_case(tx, case, [instance])
     case.last_arrival_at = now
-    case.slices += 1
     tallies.setdefault(case.id, _Tally()).added += 1
 
 
-def _compare(spool: Spool, twin: Instance, arrival: Arrival) -> InstanceState:
-    """Is it the same image in another transfer syntax, or another image under the same UID?"""
+def _compare(spool: Spool, twin: Instance, newcomer: Instance) -> None:
+    """Settle what two contents under one SOP Instance UID are to one another.
+
+    The same image in another transfer syntax is equivalent; a damaged object gives way to a whole one, whichever
+    came first; two whole and different images are a conflict that nobody can decide here.
+    """
+    parsed: dict[Instance, CtSlice] = {}
+    for instance in (twin, newcomer):
+        try:
+            parsed[instance] = parse_slice(spool.instance_path(instance.digest))
+        except SliceRefused as refused:
+            instance.reason, instance.sentence = refused.reason, refused.sentence
+    if not parsed:
+        newcomer.state = InstanceState.QUARANTINED
+    elif len(parsed) == 1:
+        damaged = newcomer if twin in parsed else twin
+        damaged.state = InstanceState.QUARANTINED
+    else:
+        newcomer.state = InstanceState.EQUIVALENT if _same(*parsed.values()) else InstanceState.CONFLICT
+
+
+def _same(first: CtSlice, second: CtSlice) -> bool:
     try:
-        first, second = parse_slice(spool.instance_path(twin.digest)), parse_slice(arrival.path)
-        return InstanceState.EQUIVALENT if same_image(first, second) else InstanceState.CONFLICT
+        return same_image(first, second)
     except SliceRefused:
-        return InstanceState.CONFLICT
+        return False
 
 
 def _repeat(case: Case, now: datetime, tallies: dict[int, _Tally]) -> None:
@@ -178,9 +203,9 @@ def open_case(tx: Transaction, previous: Case | None, identity: InstanceIdentity
 def _account(tx: Transaction, tallies: dict[int, _Tally], now: datetime) -> None:
     for case_id, tally in tallies.items():
         case = queries.case_by_id(tx, case_id)
-        total = case.slices if case is not None else 0
-        if tally.added:
-            fields = {"count": tally.added, "total": total}
+        if tally.added and case is not None:
+            case.slices = len(queries.instances_of(tx, case))
+            fields = {"count": tally.added, "total": case.slices}
             trail.record(tx, "slices_received", at=now, actor=ACTOR, case_id=case_id, **fields)
         if tally.repeated:
             trail.record(tx, "slices_repeated", at=now, actor=ACTOR, case_id=case_id, count=tally.repeated)

@@ -6,6 +6,7 @@ opens the next revision (arrivals.py).
 """
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from appliance.audit import trail
 from appliance.casework.case import Move, move
@@ -36,7 +37,7 @@ class Assembler:
         """One round; returns how many objects it indexed, so that the caller knows whether to hurry on."""
         self._collect_notes(now)
         indexed = index_arrivals(self._database, self._spool, now)
-        if not indexed:
+        if not indexed and not self._spool.arrivals(1):
             for case_id in self._quiet_cases(now):
                 self._examine(case_id, now)
             self._answer_repeats(now)
@@ -46,7 +47,7 @@ class Assembler:
         """Turn what the listener noted without a database into audit events."""
         for note in self._spool.notes("audit"):
             with self._database.transaction() as tx:
-                fields = dict(note.fields)
+                fields: dict[str, Any] = dict(note.fields)
                 trail.record(tx, str(fields.pop("event")), at=now, actor="listener", **fields)
             note.path.unlink()
 

@@ -78,7 +78,7 @@ class Listener:
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = intake.network_timeout_s
         ae.require_called_aet = True
         if intake.known_peers_only:
-            ae.require_calling_aet = self._known
+            ae.require_calling_aet = self._known or [intake.ae_title]  # an empty list would let everybody in
         ae.add_supported_context(Verification)
         ae.add_supported_context(CTImageStorage, list(TRANSFER_SYNTAXES))
         # PS3.4 J.3.3: the SCP reports on an association of its own and takes the SCP role by negotiation

@@ -8,6 +8,7 @@ from sqlalchemy.orm import selectinload
 
 from appliance.records.session import Transaction
 from appliance.records.tables import (
+    AuditEvent,
     Case,
     CaseInstance,
     CaseState,
@@ -69,9 +70,10 @@ def kept_instance(tx: Transaction, sop_instance_uid: str) -> Instance | None:
 
 
 def instances_of(tx: Transaction, case: Case) -> Sequence[Instance]:
-    """The instances of one revision, in order of arrival."""
+    """The instances of one revision that count, in order of arrival: those set aside since are left out."""
     query = select(Instance).join(CaseInstance, CaseInstance.instance_id == Instance.id)
-    return tx.scalars(query.where(CaseInstance.case_id == case.id).order_by(Instance.id)).all()
+    counting = Instance.state.in_((InstanceState.KEPT, InstanceState.CONFLICT))
+    return tx.scalars(query.where(CaseInstance.case_id == case.id, counting).order_by(Instance.id)).all()
 
 
 def quarantined(tx: Transaction, limit: int) -> Sequence[Instance]:
@@ -114,9 +116,20 @@ def delivery_by_id(tx: Transaction, delivery_id: int) -> Delivery | None:
 
 
 def delivery_by_commitment(tx: Transaction, transaction_uid: str) -> Delivery | None:
-    """The delivery that was asked about under this storage commitment transaction."""
-    query = select(Delivery).options(selectinload(Delivery.case)).where(Delivery.commitment_uid == transaction_uid)
-    return tx.scalar(query.with_for_update())
+    """The delivery that was asked about under this storage commitment transaction, lately or some time ago.
+
+    A destination may take longer to answer than we wait before we ask again, under another UID; the trail remembers.
+    """
+    query = select(Delivery).options(selectinload(Delivery.case)).with_for_update()
+    asked_last = tx.scalar(query.where(Delivery.commitment_uid == transaction_uid))
+    if asked_last is not None:
+        return asked_last
+    uid = AuditEvent.fields["transaction_uid"].as_string()
+    asked = tx.scalar(select(AuditEvent).where(AuditEvent.event == "commitment_requested", uid == transaction_uid))
+    if asked is None:
+        return None
+    destination = asked.fields["destination"]
+    return tx.scalar(query.where(Delivery.case_id == asked.case_id, Delivery.destination == destination))
 
 
 def deliveries_of(tx: Transaction, case: Case) -> Sequence[Delivery]:

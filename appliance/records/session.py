@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -45,16 +45,22 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """A unit of work that commits at the end and rolls back on any error."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        """A unit of work that commits at the end and rolls back on any error.
+
+        Raises:
+            DatabaseUnavailable: the database is away; nothing was changed.
+        """
+        try:
+            with Session(self.engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except (OperationalError, InterfaceError) as error:
+            raise DatabaseUnavailable(f"{self.display_url}: {_first_line(error)}") from error
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
         """A consistent look that takes no write lock; nothing in it may change a row."""
         with Session(self.engine.execution_options(read_only=True), expire_on_commit=False) as session:
-            yield session
-            session.rollback()
+            yield session  # closing undoes what was not committed, and leaves the rows that were read as they are
 
     def migrate(self) -> None:
         """Bring the schema to this release's version.
@@ -76,7 +82,7 @@ class Database:
         """
         head = ScriptDirectory.from_config(_alembic()).get_current_head()
         try:
-            with self.engine.connect() as connection:
+            with self.engine.execution_options(read_only=True).connect() as connection:
                 current = MigrationContext.configure(connection).get_current_revision()
                 connection.execute(text("SELECT 1"))
         except SQLAlchemyError as error:

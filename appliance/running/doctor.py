@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from appliance.delivery.store_scu import Caller, NotDelivered, echo
 from appliance.errors import ApplianceError, Refused
@@ -47,7 +48,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _broker(settings, running=running)
     caller = Caller(settings.intake.ae_title, 5.0)
     for name, peer in settings.peers.items():
-        yield _try(f"peer {name}", lambda peer=peer: _echo(caller, peer))  # type: ignore[misc]
+        yield _try(f"peer {name}", partial(_echo, caller, peer))
 
 
 def _try(subject: str, check: Callable[[], str]) -> Finding:
@@ -76,10 +77,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
     if not settings.protocols:
         yield Finding("protocols", Verdict.WRONG, "none is configured; add one in protocols/")
     for protocol in settings.protocols.values():
-        yield _try(
-            f"protocol {protocol.name}",
-            lambda protocol=protocol: _model(settings, protocol.model, protocol.rois),
-        )  # type: ignore[misc]
+        yield _try(f"protocol {protocol.name}", partial(_model, settings, protocol.model, protocol.rois))
 
 
 def _model(settings: Settings, name: str, rois: tuple[str, ...]) -> str:

@@ -7,7 +7,6 @@ supervises it starts it again. Nothing is lost by that, because the truth is on 
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 
@@ -77,8 +76,10 @@ def work(settings: Settings) -> None:
     database, spool = _open(settings, "worker")
     bench = Workbench(settings, database, spool, worker=f"worker-{socket.gethostname()[:20]}-{os.getpid()}")
     bench.warm_up()
-    answer(doorbell(settings), bench)
-    _close(database, "worker")
+    try:
+        answer(doorbell(settings), bench)
+    finally:
+        _close(database, "worker")
 
 
 ROLES: dict[str, Callable[[Settings], None]] = {
@@ -102,7 +103,7 @@ def leave_with_parent() -> None:
     """Under a supervisor, standard input is a pipe that closes when the supervisor dies: then stop as well."""
 
     def watch() -> None:
-        while sys.stdin.buffer.read(1):
+        while os.read(0, 1):  # unbuffered: a buffer's lock would be held when the interpreter ends
             pass
         os.kill(os.getpid(), signal.SIGTERM)
 

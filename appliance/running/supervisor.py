@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import structlog
 
@@ -13,6 +13,7 @@ from appliance.audit import trail
 from appliance.clock import monotonic_s, now_utc
 from appliance.errors import SettingsError
 from appliance.records import Database
+from appliance.records.session import DatabaseUnavailable
 from appliance.running.broker import EmbeddedBroker
 from appliance.running.roles import ROLES, stop_on_signal
 from appliance.settings import Settings
@@ -88,9 +89,12 @@ class Supervisor:
         child.start_again_s = monotonic_s() + child.wait_s
         child.process = None
         log.error("died", role=child.role, exit_code=exit_code, again_in_s=child.wait_s)
-        with self._database.transaction() as tx:
-            fields = {"process": child.role, "exit_code": exit_code}
-            trail.record(tx, "process_restarted", at=now_utc(), actor="supervisor", **fields)
+        try:
+            with self._database.transaction() as tx:
+                names: dict[str, Any] = {"process": child.role, "exit_code": exit_code}
+                trail.record(tx, "process_restarted", at=now_utc(), actor="supervisor", **names)
+        except DatabaseUnavailable as away:
+            log.warning("database_unavailable", error=str(away))
 
     def _stop_all(self) -> None:
         processes = [child.process for child in self._children if child.process is not None]

@@ -15,6 +15,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from appliance.clock import epoch_ns
@@ -28,6 +29,7 @@ class Arrival:
     """A received object that is durable and waits to be indexed."""
 
     path: Path
+    at: datetime
     digest: str  #: SHA-256, hexadecimal, of transfer syntax UID, NUL and the data set's bytes as received
 
 
@@ -74,12 +76,12 @@ class Spool:
         name = f"{epoch_ns():020d}-{secrets.token_hex(4)}-{digest.hexdigest()}.dcm"
         final = self.root / "arrivals" / name
         write_durably((preamble_and_meta, data_set), self.root / "tmp" / name, final)
-        return Arrival(final, digest.hexdigest())
+        return _arrival(final)
 
     def arrivals(self, limit: int | None = None) -> list[Arrival]:
         """The oldest objects not yet indexed, in order of arrival."""
         names = sorted(entry.name for entry in os.scandir(self.root / "arrivals"))[:limit]
-        return [Arrival(self.root / "arrivals" / name, name.rsplit("-", 1)[-1].removesuffix(".dcm")) for name in names]
+        return [_arrival(self.root / "arrivals" / name) for name in names]
 
     def instance_path(self, digest: str) -> Path:
         """Where the instance with this content digest lies."""
@@ -105,10 +107,15 @@ class Spool:
         """Take an indexed arrival off the queue, once its row is committed."""
         arrival.path.unlink(missing_ok=True)
 
+    def result(self, name: str) -> bytes | None:
+        """A structure set that was made before, if it was."""
+        path = self.root / "results" / name
+        return path.read_bytes() if path.is_file() else None
+
     def keep_result(self, name: str, content: bytes) -> Path:
         """Make a result durable under results/`name`; the same name and content again change nothing."""
         final = self.root / "results" / name
-        if not (final.is_file() and final.read_bytes() == content):
+        if self.result(name) != content:
             write_durably((content,), self.root / "tmp" / f"{secrets.token_hex(8)}.part", final)
         return final
 
@@ -125,3 +132,9 @@ class Spool:
         if folder.is_dir():
             for path in sorted(folder.iterdir()):
                 yield Note(path, json.loads(path.read_bytes()))
+
+
+def _arrival(path: Path) -> Arrival:
+    """What an arrival's name says: when it came, and the digest of its content."""
+    nanoseconds, _, digest = path.stem.split("-")
+    return Arrival(path, datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC), digest)

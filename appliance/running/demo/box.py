@@ -50,6 +50,11 @@ class DemoBox:
             return False
         return True
 
+    @property
+    def pid(self) -> int:
+        """Process id of the appliance's supervisor; 0 before the start."""
+        return self._process.pid if self._process is not None else 0
+
     def is_alive(self) -> bool:
         """Whether the appliance's supervisor is running."""
         return self._process is not None and self._process.poll() is None

@@ -1,10 +1,9 @@
 """The picture of a result: three axial slices with the contours drawn, and a legend."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from appliance.dicom.contours import RoiContours
@@ -12,7 +11,7 @@ from appliance.dicom.ct_volume import CtVolume
 from appliance.settings import Settings
 
 _WINDOW_HU = (-160.0, 240.0)
-_PANEL_PX, _LEGEND_PX, _OVERSAMPLE = 460, 150, 2
+_PANEL_PX, _LEGEND_PX, _OVERSAMPLE, _MARGIN_MM = 480, 150, 2, 15.0
 
 
 def draw(path: Path, volume: CtVolume, rois: Mapping[str, RoiContours], settings: Settings, title: str) -> None:
@@ -44,28 +43,33 @@ def _telling_slices(count: int, rois: Mapping[str, RoiContours]) -> list[int]:
 
 
 def _panel(volume: CtVolume, rois: Mapping[str, RoiContours], settings: Settings, k: int) -> Image.Image:
-    geometry = volume.geometry
+    top, bottom, left, right = _box_of_all(volume, rois)
     low, high = _WINDOW_HU
-    grey = np.clip((volume.hu[k].astype(np.float32) - low) / (high - low), 0.0, 1.0) * 255
-    row_mm, column_mm = geometry.pixel_spacing_mm
-    scale = _PANEL_PX * _OVERSAMPLE / (geometry.columns * column_mm)
-    size = (_PANEL_PX * _OVERSAMPLE, round(geometry.rows * row_mm * scale))
+    grey = np.clip((volume.hu[k, top:bottom, left:right].astype(np.float32) - low) / (high - low), 0.0, 1.0) * 255
+    row_mm, column_mm = volume.geometry.pixel_spacing_mm
+    scale = _PANEL_PX * _OVERSAMPLE / ((right - left) * column_mm)
+    size = (_PANEL_PX * _OVERSAMPLE, round((bottom - top) * row_mm * scale))
     image = Image.fromarray(grey.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC).convert("RGB")
     pen = ImageDraw.Draw(image)
     for name, roi in rois.items():
         for contour in roi.contours:
             if contour.slice_index == k:
-                corners = _to_pixels(volume, k, contour.points_mm, scale)
+                columns, rows = volume.geometry.plane(k).to_pixels(contour.points_mm).T
+                across, down = (columns + 0.5 - left) * column_mm * scale, (rows + 0.5 - top) * row_mm * scale
+                corners = list(zip(across.tolist(), down.tolist(), strict=True))
                 pen.line([*corners, corners[0]], fill=settings.rois[name].colour, width=3, joint="curve")
     label = f"slice {k + 1} of {volume.hu.shape[0]}"
     pen.text((12, size[1] - 40), label, fill=(235, 235, 235), font=ImageFont.load_default(26))
     return image.resize((size[0] // _OVERSAMPLE, size[1] // _OVERSAMPLE), Image.Resampling.LANCZOS)
 
 
-def _to_pixels(volume: CtVolume, k: int, points_mm: NDArray[np.float64], scale: float) -> Sequence[tuple[float, float]]:
-    plane = volume.geometry.plane(k)
-    offset = points_mm - np.asarray(plane.origin_mm)
-    row_mm, column_mm = plane.pixel_spacing_mm
-    across = (offset @ np.asarray(plane.row_direction) + column_mm / 2) * scale
-    down = (offset @ np.asarray(plane.column_direction) + row_mm / 2) * scale
-    return list(zip(across.tolist(), down.tolist(), strict=True))
+def _box_of_all(volume: CtVolume, rois: Mapping[str, RoiContours]) -> tuple[int, int, int, int]:
+    """Rows and columns that show every contour of every slice, with a margin."""
+    geometry = volume.geometry
+    pixels = [geometry.plane(one.slice_index).to_pixels(one.points_mm) for roi in rois.values() for one in roi.contours]
+    columns, rows = np.concatenate(pixels).T
+    margin = _MARGIN_MM / geometry.pixel_spacing_mm[1]
+    top, left = (max(0, int(axis.min() - margin)) for axis in (rows, columns))
+    bottom = min(geometry.rows, int(rows.max() + margin) + 2)
+    right = min(geometry.columns, int(columns.max() + margin) + 2)
+    return top, bottom, left, right

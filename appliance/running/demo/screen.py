@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from appliance.clock import monotonic_s
 from appliance.errors import ApplianceError
@@ -80,11 +80,13 @@ class _Line:
 
     def __init__(self, screen: Screen, words: str) -> None:
         self._screen, self._words, self._spoke_s = screen, words, 0.0
+        self.finished = False
 
     def show(self, state: str, *, finished: bool) -> None:
-        if finished or monotonic_s() - self._spoke_s > _SPEAK_EVERY_S:
+        if not self.finished and (finished or monotonic_s() - self._spoke_s > _SPEAK_EVERY_S):
             self._spoke_s = monotonic_s()
             self._screen.say(f"{self._words}: {state}")
+        self.finished = self.finished or finished
 
 
 class _Follower:
@@ -101,8 +103,8 @@ class _Follower:
     def __init__(self, screen: Screen, progress: Progress, sent: int, *, terminal: bool) -> None:
         self._screen, self._progress, self._sent, self._terminal = screen, progress, sent, terminal
         self._state: CaseState | None = None
-        self._bars: dict[str, object] = {}
-        self._line = _Line(screen, "")
+        self._bars: dict[str, TaskID] = {}
+        self._lines: dict[str, _Line] = {}
 
     def __call__(self, case: Case | None, settings: Settings, now: datetime) -> None:
         if case is None:
@@ -133,13 +135,11 @@ class _Follower:
 
     def _step(self, words: str, done: int, total: int) -> None:
         if not self._terminal:
-            new = words not in self._bars
-            self._bars[words] = True
-            self._line = _Line(self._screen, words) if new else self._line
-            self._line.show(f"{done} of {total}", finished=new)
+            line = self._lines.setdefault(words, _Line(self._screen, words))
+            line.show(f"{done} of {total}", finished=done == total and not line.finished)
             return
         if words not in self._bars:
             for task in self._progress.tasks:
                 self._progress.update(task.id, completed=task.total)
             self._bars[words] = self._progress.add_task(words, total=total)
-        self._progress.update(self._bars[words], completed=done, total=total)  # type: ignore[arg-type]
+        self._progress.update(self._bars[words], completed=done, total=total)

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -66,9 +67,16 @@ def _ct(box: DemoBox, ct: Path | None, screen: Screen) -> tuple[list[Path], Phan
         return paths, None
     slices, rows, columns = SHAPE
     screen.say(f"Drawing a phantom with known truth (seed {SEED}, {slices} slices of {rows} x {columns})")
+    with ThreadPoolExecutor(1) as aside:
+        drawing = aside.submit(_draw_phantom, box.folder / "ct")
+        screen.wait_for(drawing.done, "the phantom", _GIVE_UP_S)
+        return drawing.result()
+
+
+def _draw_phantom(folder: Path) -> tuple[list[Path], Phantom]:
     phantom = make_phantom(SEED, spacing_mm=SPACING_MM, shape=SHAPE, sex="male")
-    paths = write_ct_series(phantom, box.folder / "ct", patient_name="Phantom^Pelvis", patient_id=f"PHANTOM-{SEED:04d}")
-    return paths, phantom
+    patient_id = f"PHANTOM-{SEED:04d}"
+    return write_ct_series(phantom, folder, patient_name="Phantom^Pelvis", patient_id=patient_id), phantom
 
 
 def _send_and_follow(box: DemoBox, paths: list[Path], screen: Screen) -> Case:

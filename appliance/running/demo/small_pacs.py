@@ -5,6 +5,7 @@ It is a peer, not a part of the appliance: it speaks to it over the network alon
 
 import threading
 from pathlib import Path
+from typing import Any
 
 from pydicom import Dataset
 from pydicom.sequence import Sequence
@@ -38,7 +39,7 @@ class SmallPacs:
         ae.add_supported_context(RTStructureSetStorage)
         ae.add_supported_context(CTImageStorage)
         ae.add_supported_context(StorageCommitmentPushModel)
-        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._commit)]
+        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._commit)]
         self._server = ae.start_server((self._me.host, self._me.port), block=False, evt_handlers=handlers)
 
     def stop(self) -> None:
