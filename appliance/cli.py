@@ -138,6 +138,24 @@ def case_list(ctx: click.Context, limit: int) -> None:
         console.print(f"Set aside at {received}: {instance.sentence} ({instance.reason}, {instance.digest[:12]}…)")
 
 
+@case.command("retry")
+@click.argument("case_id", metavar="CASE", type=int)
+@click.pass_context
+def case_retry(ctx: click.Context, case_id: int) -> None:
+    """Try a parked CASE again, once what stopped it is mended."""
+    from appliance.casework.case import retry
+    from appliance.records import Database, queries
+
+    database = Database(_settings(ctx).database_url)
+    database.check()
+    with database.transaction() as tx:
+        found = queries.case_by_id(tx, case_id)
+        if found is None:
+            raise click.ClickException(f"there is no case {case_id}; `delineate case list` shows those there are")
+        retry(tx, found, at=now_utc(), actor="operator")
+    console.print(f"Case {case_id} is queued again.")
+
+
 @main.group()
 def audit() -> None:
     """The audit trail: what happened, in words."""
@@ -167,11 +185,17 @@ def audit_show(ctx: click.Context, case_id: int) -> None:
 def train(config: Path, out: Path) -> None:
     """Train an ensemble as CONFIG says and publish it as a model package; goes on where it was interrupted."""
     try:
+        from appliance.training.config import load_training_config
         from appliance.training.trainer import train as run
     except ModuleNotFoundError as missing:
         message = f"training needs {missing.name}; install it with `pip install delineate[train]`"
         raise click.ClickException(message) from missing
-    run(config, out, on_progress=console.print)
+
+    def show(stage: str, done: int, total: int, loss: float) -> None:
+        console.print(f"{stage}: {done} of {total}" + (f", loss {loss:.3f}" if loss else ""))
+
+    package = run(load_training_config(config), out, on_progress=show)
+    console.print(f"Model package: {package}", soft_wrap=True)
 
 
 @main.command()

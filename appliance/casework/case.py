@@ -83,3 +83,17 @@ def move(tx: Transaction, case: Case, why: Move, *, at: datetime, actor: str, **
     if target is not _S.SEGMENTING:
         case.lease_owner = case.lease_until = None
     trail.record(tx, why, at=at, actor=actor, case_id=case.id, **fields)
+
+
+def retry(tx: Transaction, case: Case, *, at: datetime, actor: str) -> None:
+    """Queue a parked case again with all its attempts before it, because a person said so.
+
+    Raises:
+        MoveNotAllowed: the case is not parked.
+    """
+    if case.state is not CaseState.FAILED:
+        raise MoveNotAllowed(
+            f"case {case.id} is {case.state}; only a case that is {CaseState.FAILED} can be tried again"
+        )
+    move(tx, case, Move.RETRY, at=at, actor=actor, sentence="tried again by an operator")
+    case.attempts, case.rung_at = 0, None

@@ -25,7 +25,6 @@ from appliance.dicom.structure_check import check_structure_set
 from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set
 from appliance.errors import ModelRefused, Reason, Refused, ResultRefused
 from appliance.records import Database, queries
-from appliance.records.tables import Delivery, DeliveryState
 from appliance.segmentation.ensemble import Ensemble
 from appliance.segmentation.model_package import load_package
 from appliance.segmentation.postprocess import decide
@@ -204,8 +203,7 @@ def _hand_over(
         case.input_digest, case.result_digest = digest, result.digest
         case.result_file, case.result_sop_instance_uid = _result_file(result), result.sop_instance_uid
         case.progress = {}
-        for destination in protocol.destinations:
-            tx.add(Delivery(case_id=case.id, destination=destination, state=DeliveryState.PENDING, next_try_at=now))
+        queries.put_in_outbox(tx, case, protocol.destinations, now)
 
 
 def _remember(lease: Lease, event: str, **fields: Any) -> None:

@@ -22,7 +22,7 @@ BATCH = 100
 """Arrivals per transaction at most."""
 
 GATHER_S = 0.7
-"""How long a smaller batch may gather: one transaction and one audit event for many slices, and progress still shows."""
+"""How long a smaller batch may gather: one transaction and one event for many slices; progress still shows."""
 
 _OPEN = frozenset({CaseState.RECEIVING, CaseState.INCOMPLETE})
 

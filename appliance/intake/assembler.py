@@ -17,7 +17,7 @@ from appliance.dicom.identity import read_identity
 from appliance.errors import Reason, Refused, SeriesRefused
 from appliance.intake.arrivals import ACTOR, index_arrivals, open_case
 from appliance.records import Database, Transaction, queries
-from appliance.records.tables import Case, CaseState, DeliveryState, Instance, InstanceState
+from appliance.records.tables import Case, CaseState, Instance, InstanceState
 from appliance.settings import Settings
 from appliance.spool import Spool
 
@@ -118,12 +118,8 @@ class Assembler:
                 case.repeated_at = None
                 if case.state in {CaseState.DELIVERED, CaseState.COMMITTED}:
                     move(tx, case, Move.REPEAT, at=now, actor=ACTOR)
-                    for delivery in queries.deliveries_of(tx, case):
-                        delivery.state, delivery.next_try_at, delivery.attempts = (
-                            DeliveryState.PENDING,
-                            now,
-                            0,
-                        )
+                    destinations = [delivery.destination for delivery in queries.deliveries_of(tx, case)]
+                    queries.put_in_outbox(tx, case, destinations, now)
                 elif case.state in {CaseState.REFUSED, CaseState.FAILED}:
                     self._reconsider(tx, case, now)
 

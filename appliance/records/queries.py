@@ -132,6 +132,16 @@ def delivery_by_commitment(tx: Transaction, transaction_uid: str) -> Delivery | 
     return tx.scalar(query.where(Delivery.case_id == asked.case_id, Delivery.destination == destination))
 
 
+def put_in_outbox(tx: Transaction, case: Case, destinations: Iterable[str], now: datetime) -> None:
+    """Make the case's result due at each destination, whatever became of an earlier sending."""
+    known = {delivery.destination: delivery for delivery in deliveries_of(tx, case)}
+    for destination in destinations:
+        delivery = known.get(destination) or Delivery(case_id=case.id, destination=destination)
+        delivery.state, delivery.next_try_at, delivery.attempts = DeliveryState.PENDING, now, 0
+        delivery.sentence = None
+        tx.add(delivery)
+
+
 def deliveries_of(tx: Transaction, case: Case) -> Sequence[Delivery]:
     """All deliveries of one case."""
     return tx.scalars(select(Delivery).where(Delivery.case_id == case.id).order_by(Delivery.id)).all()

@@ -1,0 +1,137 @@
+"""The network's own grid, laid over a CT: where its voxels are, and how its axes relate to the series' axes.
+
+Large arrays always keep the series' axes. Along each of them a voxel has one coordinate in mm, so that both grids
+are three lists of voxel centres, and going from one to the other is one matrix product for each axis. Only the
+small arrays of the working grid are turned to LPS (index axes to the head, the back and the patient's left),
+which is what networks are trained on.
+"""
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.dicom.geometry import SeriesGeometry
+from appliance.errors import Reason, SeriesRefused
+
+Box: TypeAlias = tuple[slice, slice, slice]
+Centres: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+MIN_AXIS_COSINE = 0.9
+"""A series axis turned further than 26 degrees from its patient axis shows a patient as no network learnt one."""
+
+
+@dataclass(frozen=True, eq=False)
+class WorkingGrid:
+    """A regular grid over a CT, both described along the series' axes (z, y, x).
+
+    Attributes:
+        ct_centres_mm: voxel centres of the CT along each series axis, ascending.
+        centres_mm: voxel centres of this grid along each series axis, ascending.
+        series_axes: for each LPS index axis (z, y, x) the series axis that runs along it.
+        reversed_axes: for each LPS index axis whether the series axis runs the other way.
+    """
+
+    ct_centres_mm: Centres
+    centres_mm: Centres
+    series_axes: tuple[int, int, int]
+    reversed_axes: tuple[bool, bool, bool]
+
+    @classmethod
+    def over(cls, geometry: SeriesGeometry, spacing_mm: tuple[float, float, float]) -> Self:
+        """Lay the smallest grid of `spacing_mm` (LPS z, y, x) over the whole scan, centred on it.
+
+        Being centred, it meets the same anatomy in the same voxels whichever way the series is stored.
+
+        Raises:
+            SeriesRefused: ORIENTATION_UNSUPPORTED if the axes are far from the patient's.
+        """
+        series_axes, reversed_axes = _closest_lps(geometry)
+        ct_centres_mm = _ct_centres_mm(geometry)
+        spacings_mm = [0.0, 0.0, 0.0]
+        for series_axis, axis_spacing_mm in zip(series_axes, spacing_mm, strict=True):
+            spacings_mm[series_axis] = axis_spacing_mm
+        z_mm, y_mm, x_mm = (
+            _centred(*sides) for sides in zip(ct_centres_mm, geometry.spacing_mm, spacings_mm, strict=True)
+        )
+        return cls(ct_centres_mm, (z_mm, y_mm, x_mm), series_axes, reversed_axes)
+
+    @property
+    def ct_shape(self) -> tuple[int, int, int]:
+        """Voxels of the CT along the series axes (z, y, x)."""
+        z_mm, y_mm, x_mm = self.ct_centres_mm
+        return len(z_mm), len(y_mm), len(x_mm)
+
+    @property
+    def left_right_axis(self) -> int:
+        """The series axis that runs between the patient's right and left."""
+        return self.series_axes[2]
+
+    @property
+    def left_is_descending(self) -> bool:
+        """Whether the index along that axis falls towards the patient's left."""
+        return self.reversed_axes[2]
+
+    def cropped(self, box: Box) -> Self:
+        """Keep only the voxels of a box, given along the series axes."""
+        z_mm, y_mm, x_mm = (centres[side] for centres, side in zip(self.centres_mm, box, strict=True))
+        return replace(self, centres_mm=(z_mm, y_mm, x_mm))
+
+    def to_lps(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn the last three axes of an array on this grid from the series' to LPS (z, y, x)."""
+        first = array.ndim - 3
+        order = (*range(first), *(first + axis for axis in self.series_axes))
+        return np.ascontiguousarray(np.flip(array.transpose(order), self._flips(first)))
+
+    def to_series(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn the last three axes of an array on this grid from LPS (z, y, x) to the series'."""
+        first = array.ndim - 3
+        order = (*range(first), *(first + self.series_axes.index(axis) for axis in range(3)))
+        return np.ascontiguousarray(np.flip(array, self._flips(first)).transpose(order))
+
+    def _flips(self, first: int) -> tuple[int, ...]:
+        return tuple(first + axis for axis in range(3) if self.reversed_axes[axis])
+
+
+def enclosing(boxes: list[Box]) -> Box:
+    """Return the smallest box that holds all boxes."""
+    z, y, x = (
+        slice(min(side.start for side in sides), max(side.stop for side in sides)) for sides in zip(*boxes, strict=True)
+    )
+    return z, y, x
+
+
+def _closest_lps(geometry: SeriesGeometry) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    # rows: the patient axes (z, y, x); columns: the series axes (z, y, x)
+    cosines = geometry.directions[:, ::-1].T
+    rows = np.arange(3)
+    series_axes = max(itertools.permutations(range(3)), key=lambda order: np.abs(cosines[rows, order]).sum())
+    chosen = cosines[rows, series_axes]
+    if np.abs(chosen).min() < MIN_AXIS_COSINE:
+        turned = float(np.degrees(np.arccos(np.abs(chosen).min())))
+        raise SeriesRefused(
+            Reason.ORIENTATION_UNSUPPORTED,
+            f"the images are turned by {turned:.0f} degrees from the patient's axes, more than "
+            f"{np.degrees(np.arccos(MIN_AXIS_COSINE)):.0f}; send an unrotated reconstruction",
+        )
+    z_axis, y_axis, x_axis = series_axes
+    return (z_axis, y_axis, x_axis), (bool(chosen[0] < 0), bool(chosen[1] < 0), bool(chosen[2] < 0))
+
+
+def _ct_centres_mm(geometry: SeriesGeometry) -> Centres:
+    # Slices lie where each one says; rows and columns count from the first voxel.
+    row_spacing_mm, column_spacing_mm = geometry.pixel_spacing_mm
+    return (
+        np.asarray(geometry.positions_mm @ np.asarray(geometry.normal), np.float64),
+        np.arange(geometry.rows, dtype=np.float64) * row_spacing_mm,
+        np.arange(geometry.columns, dtype=np.float64) * column_spacing_mm,
+    )
+
+
+def _centred(ct_centres_mm: NDArray[np.float64], ct_spacing_mm: float, spacing_mm: float) -> NDArray[np.float64]:
+    extent_mm = ct_centres_mm[-1] - ct_centres_mm[0] + ct_spacing_mm
+    count = max(1, int(np.ceil(extent_mm / spacing_mm - 1e-6)))
+    middle_mm = (ct_centres_mm[0] + ct_centres_mm[-1]) / 2
+    return np.asarray(middle_mm + (np.arange(count) - (count - 1) / 2) * spacing_mm)
