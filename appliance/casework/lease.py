@@ -4,7 +4,7 @@ The lease is a row, not a lock: a worker that dies simply stops renewing, and th
 another. A worker that was only slow finds its lease gone at the next renewal and stops without writing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
@@ -53,8 +53,14 @@ class Lease:
             case.lease_owner, case.lease_until = self.worker, now + self._length
         return True
 
-    def progress(self, step: str, done: int, total: int) -> None:
+    def progress(self, step: str, done: int, total: int, folds: Sequence[int] = ()) -> None:
         """Say how far the work is, and renew the lease.
+
+        Args:
+            step: what is being done.
+            done: how much of it is done.
+            total: of how much.
+            folds: while networks run, how many tiles each of them has done.
 
         Raises:
             LeaseLost: the case is not ours any more.
@@ -66,7 +72,7 @@ class Lease:
             return
         with self.held() as (_, case, now):
             case.lease_until = now + self._length
-            case.progress = {"step": step, "done": done, "total": total}
+            case.progress = {"step": step, "done": done, "total": total, "folds": list(folds)}
         self._renewed_at_s = monotonic_s()
 
     @contextmanager

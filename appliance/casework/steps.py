@@ -127,10 +127,14 @@ def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Le
         sentence = f"the model {manifest.name} does not draw {', '.join(unknown)}; correct the protocol {protocol.name}"
         raise ModelRefused(Reason.MODEL_INVALID, sentence)
     effort = Effort()
+    tiles_done = [0] * len(manifest.folds)
+
+    def on_tile(fold: int, done: int, total: int) -> None:
+        tiles_done[fold] += 1
+        lease.progress("segment", done, total, tiles_done)
+
     with measured(effort):
-        probabilities = ensemble.predict(
-            volume, on_tile=lambda fold, done, total: lease.progress(f"fold {fold + 1}", done, total)
-        )
+        probabilities = ensemble.predict(volume, on_tile)
     fields = {"model": manifest.name, "version": manifest.version, "folds": len(manifest.folds), **effort.fields()}
     networks = [spent.fields() for spent in probabilities.network_effort]
     _remember(lease, "segmented", model_digest=ensemble.package.digest, networks=networks, **fields)

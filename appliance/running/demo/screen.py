@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -15,6 +15,7 @@ from appliance.records.tables import Case, CaseState
 from appliance.running import showing
 from appliance.settings import Settings
 
+_STEPS = {"read": "Slice headers read", "load": "Slices decoded", "contours": "Structures traced as contours"}
 _SPEAK_EVERY_S = 2.0
 """Without a terminal, a bar becomes a line at least this often."""
 
@@ -122,7 +123,15 @@ class _Follower:
         if case.state is not self._state:
             self._enter(case)
         if case.state is CaseState.SEGMENTING and case.progress:
-            self._step(str(case.progress["step"]), case.progress["done"], case.progress["total"])
+            self._work(case.progress)
+
+    def _work(self, progress: dict[str, Any]) -> None:
+        """One bar for a step; while networks run, one for each fold."""
+        folds = progress["folds"]
+        for number, tiles in enumerate(folds, 1):
+            self._step(f"Fold {number} of the ensemble, tiles", tiles, progress["total"] // len(folds))
+        if not folds:
+            self._step(_STEPS.get(progress["step"], progress["step"]), progress["done"], progress["total"])
 
     def _enter(self, case: Case) -> None:
         if self._state is CaseState.RECEIVING:
@@ -139,7 +148,12 @@ class _Follower:
             line.show(f"{done} of {total}", finished=done == total and not line.finished)
             return
         if words not in self._bars:
-            for task in self._progress.tasks:
-                self._progress.update(task.id, completed=task.total)
+            if not words.startswith("Fold"):
+                self._fill_bars()
             self._bars[words] = self._progress.add_task(words, total=total)
         self._progress.update(self._bars[words], completed=done, total=total)
+
+    def _fill_bars(self) -> None:
+        """A new step means that those before it are done, even if nobody looked at their end."""
+        for task in self._progress.tasks:
+            self._progress.update(task.id, completed=task.total)

@@ -28,6 +28,7 @@ from appliance.running import showing
 from appliance.running.demo.box import DemoBox
 from appliance.running.demo.picture import draw
 from appliance.running.demo.screen import Screen
+from appliance.segmentation.agreement import dice
 from appliance.settings import Settings
 
 SEED = 20
@@ -138,8 +139,7 @@ def _dice_words(found: NDArray[np.bool_] | None, truth: NDArray[np.bool_] | None
         return "not in this patient"
     if found is None:
         return "0.00"
-    overlap = 2.0 * np.count_nonzero(found & truth) / (np.count_nonzero(found) + np.count_nonzero(truth))
-    return f"{overlap:.2f}"
+    return f"{dice(found, truth):.2f}"
 
 
 def _stay(box: DemoBox, screen: Screen) -> None:
