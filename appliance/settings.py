@@ -71,7 +71,8 @@ class IntakeSettings(_Section):
     known_peers_only: bool = True  #: refuse associations from AE titles that peers.toml does not list
     series_quiet_s: Seconds = 30.0  #: a series without a new slice for this long is examined
     incomplete_wait_s: Seconds = 600.0  #: a series with a gap waits this long for the missing slices
-    free_space_reserve_mb: Annotated[int, Field(ge=0)] = 1024  #: below this, associations are refused
+    free_space_reserve_mb: Annotated[int, Field(ge=0)] = 1024
+    """With less free space, objects are answered 0xA700 (out of resources)."""
 
 
 class WorkerSettings(_Section):
@@ -114,7 +115,7 @@ class Match(_Section):
             patterns = getattr(self, name)
             value = attributes.get(name, "")
             if patterns and not any(fnmatchcase(value.upper(), pattern.upper()) for pattern in patterns):
-                return f"{name}={value or '(empty)'}"
+                return f"{name}={''.join(filter(str.isprintable, value)) or '(empty)'}"
         return None
 
 

@@ -12,7 +12,8 @@ from appliance.audit import trail
 from appliance.casework.case import Move, move
 from appliance.delivery.commitment import request_commitment
 from appliance.delivery.store_scu import Caller, NeverDeliverable, NotDelivered, send_files
-from appliance.dicom.uid import derive_uid
+from appliance.dicom.uid import derive_uid, is_valid_uid
+from appliance.errors import Reason
 from appliance.records import Database, Transaction, queries
 from appliance.records.tables import Case, CaseState, Delivery, DeliveryState
 from appliance.settings import Peer, Settings
@@ -49,9 +50,7 @@ class Outbox:
                 failing.add(destination)
                 self._postpone(delivery_id, str(problem), now)
 
-    def _attempt(
-        self, delivery_id: int, state: DeliveryState, destination: str, case: Case, now: datetime
-    ) -> None:
+    def _attempt(self, delivery_id: int, state: DeliveryState, destination: str, case: Case, now: datetime) -> None:
         """Send what is pending, or ask for commitment to what was accepted.
 
         Raises:
@@ -110,7 +109,8 @@ class Outbox:
             note.path.unlink()
 
     def _hear(self, tx: Transaction, report: dict[str, object], now: datetime) -> None:
-        delivery = queries.delivery_by_commitment(tx, str(report["transaction_uid"]))
+        transaction_uid = str(report["transaction_uid"])
+        delivery = queries.delivery_by_commitment(tx, transaction_uid) if is_valid_uid(transaction_uid) else None
         if delivery is None or delivery.state is not DeliveryState.ACCEPTED:
             return
         kept = report["kept"]
@@ -166,8 +166,8 @@ class Outbox:
         refused = [delivery for delivery in deliveries if delivery.state is DeliveryState.REFUSED]
         if refused and case.state is CaseState.SENDING:
             sentence = f"{refused[0].destination} will not take the structure set: {refused[0].sentence}"
-            fields = {"reason": "destination_refuses", "attempts": case.attempts, "sentence": sentence}
-            move(tx, case, Move.FAIL, at=now, actor=ACTOR, **fields)
+            fields = {"reason": Reason.DESTINATION_REFUSES, "sentence": sentence}
+            move(tx, case, Move.FAIL, at=now, actor=ACTOR, attempts=case.attempts, **fields)
             return
         names = ", ".join(delivery.destination for delivery in deliveries)
         if case.state is CaseState.SENDING:

@@ -38,7 +38,7 @@ class _Tally:
 def index_arrivals(database: Database, spool: Spool, now: datetime) -> int:
     """Index a batch of what has arrived; returns how many objects it held, 0 while a small one still gathers."""
     batch = spool.arrivals(BATCH)
-    if not batch or (len(batch) < BATCH and (now - batch[0].at).total_seconds() < GATHER_S):
+    if not batch or (len(batch) < BATCH and _still_gathers(batch[0], now)):
         return 0
     read = [(arrival, _identify(arrival)) for arrival in batch]
     for arrival, identity in read:
@@ -56,6 +56,11 @@ def index_arrivals(database: Database, spool: Spool, now: datetime) -> int:
     for arrival, _ in read:
         spool.release(arrival)
     return len(batch)
+
+
+def _still_gathers(oldest: Arrival, now: datetime) -> bool:
+    age_s = (now - oldest.at).total_seconds()
+    return 0.0 <= age_s < GATHER_S  # a clock that was set back must not hold up what came before
 
 
 def _identify(arrival: Arrival) -> InstanceIdentity | SliceRefused:
@@ -104,7 +109,7 @@ def _index(
         sop_instance_uid=identity.sop_instance_uid,
         series_instance_uid=identity.series_instance_uid,
         transfer_syntax_uid=identity.transfer_syntax_uid,
-        source_ae=identity.source_ae[:16],
+        source_ae=_plain(identity.source_ae, 16),
         state=InstanceState.KEPT,
         received_at=now,
     )
@@ -176,14 +181,16 @@ def _case_for(tx: Transaction, latest: Case | None, identity: InstanceIdentity, 
 def open_case(tx: Transaction, previous: Case | None, identity: InstanceIdentity, now: datetime) -> Case:
     """Open the next revision of a series; it starts with every slice of the one before."""
     earlier = queries.instances_of(tx, previous) if previous is not None else []
+    if previous is not None:
+        previous.repeated_at = None  # whoever sent it again is answered by the new revision
     case = Case(
         series_instance_uid=identity.series_instance_uid,
         revision=previous.revision + 1 if previous is not None else 1,
         study_instance_uid=identity.study_instance_uid,
-        patient_id=identity.patient_id[:64],
-        accession_number=identity.accession_number[:16],
-        description=f"{identity.study_description} / {identity.series_description}"[:200],
-        source_ae=identity.source_ae[:16],
+        patient_id=_plain(identity.patient_id, 64),
+        accession_number=_plain(identity.accession_number, 16),
+        description=_plain(f"{identity.study_description} / {identity.series_description}", 200),
+        source_ae=_plain(identity.source_ae, 16),
         state=CaseState.RECEIVING,
         slices=len(earlier),
         first_arrival_at=now,
@@ -198,6 +205,11 @@ def open_case(tx: Transaction, previous: Case | None, identity: InstanceIdentity
     fields = {"revision": case.revision, "source_ae": case.source_ae}
     trail.record(tx, "case_opened", at=now, actor=ACTOR, case_id=case.id, **fields)
     return case
+
+
+def _plain(text: str, length: int) -> str:
+    """What a row can hold of a header's text: without control characters (PostgreSQL takes no NUL), and no longer."""
+    return "".join(filter(str.isprintable, text))[:length]
 
 
 def _account(tx: Transaction, tallies: dict[int, _Tally], now: datetime) -> None:

@@ -14,7 +14,7 @@ from appliance.casework.protocols import choose_protocol
 from appliance.dicom.ct_series import CtSeries, assemble_series
 from appliance.dicom.ct_slice import parse_slice
 from appliance.dicom.identity import read_identity
-from appliance.errors import Reason, Refused, SeriesRefused
+from appliance.errors import Reason, Refused, SeriesRefused, SliceRefused
 from appliance.intake.arrivals import ACTOR, index_arrivals, open_case
 from appliance.records import Database, Transaction, queries
 from appliance.records.tables import Case, CaseState, Instance, InstanceState
@@ -37,11 +37,20 @@ class Assembler:
         """One round; returns how many objects it indexed, so that the caller knows whether to hurry on."""
         self._collect_notes(now)
         indexed = index_arrivals(self._database, self._spool, now)
-        if not indexed and not self._spool.arrivals(1):
-            for case_id in self._quiet_cases(now):
-                self._examine(case_id, now)
-            self._answer_repeats(now)
+        known_until = self._known_until(now)
+        for case_id in self._quiet_cases(known_until):
+            self._examine(case_id, now)
+        self._answer_repeats(known_until, now)
         return indexed
+
+    def _known_until(self, now: datetime) -> datetime:
+        """Everything that arrived before this instant is indexed; silence can only be told up to here.
+
+        A backlog holds nobody up for longer than it takes to index it, and a busy sender does not hold up the
+        series of others.
+        """
+        waiting = self._spool.arrivals(1)
+        return min(now, waiting[0].at) if waiting else now
 
     def _collect_notes(self, now: datetime) -> None:
         """Turn what the listener noted without a database into audit events."""
@@ -51,10 +60,10 @@ class Assembler:
                 trail.record(tx, str(fields.pop("event")), at=now, actor="listener", **fields)
             note.path.unlink()
 
-    def _quiet_cases(self, now: datetime) -> list[int]:
+    def _quiet_cases(self, known_until: datetime) -> list[int]:
         intake = self._settings.intake
-        quiet_since = now - timedelta(seconds=intake.series_quiet_s)
-        waited_since = now - timedelta(seconds=intake.incomplete_wait_s)
+        quiet_since = known_until - timedelta(seconds=intake.series_quiet_s)
+        waited_since = known_until - timedelta(seconds=intake.incomplete_wait_s)
         with self._database.reading() as tx:
             receiving = queries.cases_in(tx, CaseState.RECEIVING)
             waiting = queries.cases_in(tx, CaseState.INCOMPLETE)
@@ -71,6 +80,9 @@ class Assembler:
                 self._complete(tx, case, instances, now)
             except Refused as refused:
                 self._refuse_or_wait(tx, case, refused, now)
+            except OSError as error:
+                sentence = f"a slice in the spool cannot be read ({error.strerror}); mend the disk and send it again"
+                self._refuse_or_wait(tx, case, SliceRefused(Reason.UNREADABLE, sentence), now)
 
     def _complete(self, tx: Transaction, case: Case, instances: list[Instance], now: datetime) -> None:
         series = self._series(instances)
@@ -110,9 +122,9 @@ class Assembler:
             fields = {"reason": refused.reason, "sentence": refused.sentence}
             move(tx, case, Move.REFUSE, at=now, actor=ACTOR, **fields)
 
-    def _answer_repeats(self, now: datetime) -> None:
+    def _answer_repeats(self, known_until: datetime, now: datetime) -> None:
         """A finished series that came again: whoever sent it wants the answer again."""
-        quiet_since = now - timedelta(seconds=self._settings.intake.series_quiet_s)
+        quiet_since = known_until - timedelta(seconds=self._settings.intake.series_quiet_s)
         with self._database.transaction() as tx:
             for case in queries.cases_sent_again(tx, quiet_since):
                 case.repeated_at = None

@@ -32,9 +32,9 @@ from appliance.dicom.uid import is_valid_uid
 from appliance.settings import Settings
 from appliance.spool import Spool
 
+_UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 TRANSFER_SYNTAXES = (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
+    *_UNCOMPRESSED,
     JPEG2000Lossless,
     JPEGLSLossless,
     JPEGLosslessSV1,
@@ -79,10 +79,10 @@ class Listener:
         ae.require_called_aet = True
         if intake.known_peers_only:
             ae.require_calling_aet = self._known or [intake.ae_title]  # an empty list would let everybody in
-        ae.add_supported_context(Verification)
+        ae.add_supported_context(Verification, list(_UNCOMPRESSED))
         ae.add_supported_context(CTImageStorage, list(TRANSFER_SYNTAXES))
         # PS3.4 J.3.3: the SCP reports on an association of its own and takes the SCP role by negotiation
-        ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+        ae.add_supported_context(StorageCommitmentPushModel, list(_UNCOMPRESSED), scu_role=True, scp_role=True)
         server = ae.start_server((intake.host, intake.port), block=False, evt_handlers=self._handlers())
         self._server = cast(ThreadedAssociationServer, server)
         port: int = self._server.server_address[1]
@@ -92,6 +92,8 @@ class Listener:
     def stop(self) -> None:
         """Stop accepting and close the associations that are left."""
         if self._server is not None:
+            for association in self._server.active_associations:
+                association.abort(block=False)
             self._server.shutdown()
             self._server = None
 
@@ -102,7 +104,8 @@ class Listener:
             (evt.EVT_N_EVENT_REPORT, self._note_commitment),
             (evt.EVT_REJECTED, self._note_rejection),
             (evt.EVT_ABORTED, self._note_abort),
-            (evt.EVT_CONN_CLOSE, self._forget),
+            (evt.EVT_ACCEPTED, self._begin),
+            (evt.EVT_RELEASED, self._forget),
         ]
 
     def _keep(self, event: evt.Event) -> int:
@@ -151,8 +154,11 @@ class Listener:
         self._note("association_refused", {"source_ae": caller, "sentence": sentence})
 
     def _note_abort(self, event: evt.Event) -> None:
-        stored = self._stored.get(id(event.assoc), 0)
+        stored = self._stored.pop(id(event.assoc), 0)
         self._note("association_aborted", {"source_ae": event.assoc.requestor.ae_title, "stored": stored})
+
+    def _begin(self, event: evt.Event) -> None:
+        self._stored[id(event.assoc)] = 0
 
     def _forget(self, event: evt.Event) -> None:
         self._stored.pop(id(event.assoc), None)
@@ -167,6 +173,7 @@ class Listener:
 def _file_meta(sop_class_uid: str, sop_instance_uid: str, syntax: str, source_ae: str, called_ae: str) -> bytes:
     """Preamble of zeros and File Meta Information (PS3.10 §7.1) with who sent it to whom."""
     meta = FileMetaDataset()
+    meta.FileMetaInformationGroupLength = 0  # the writer puts the length in
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = UID(sop_class_uid)
     meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)

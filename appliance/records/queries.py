@@ -84,7 +84,8 @@ def quarantined(tx: Transaction, limit: int) -> Sequence[Instance]:
 
 def instance_counts(tx: Transaction) -> dict[InstanceState, int]:
     """How many received objects there are in each state."""
-    return dict(tx.execute(select(Instance.state, func.count()).group_by(Instance.state)).tuples().all())
+    rows = tx.execute(select(Instance.state, func.count()).group_by(Instance.state))
+    return {row[0]: row[1] for row in rows}
 
 
 def join_case(tx: Transaction, case: Case, instances: Iterable[Instance]) -> None:

@@ -90,9 +90,8 @@ def _model(settings: Settings, name: str, rois: tuple[str, ...]) -> str:
 
 
 def _accelerator() -> Finding:
-    found = providers()
-    if any(provider.startswith(("CUDA", "Tensorrt")) for provider in found):
-        return Finding("accelerator", Verdict.GOOD, f"ONNX Runtime with {', '.join(found)}")
+    if any(provider.startswith(("CUDA", "Tensorrt")) for provider in providers()):
+        return Finding("accelerator", Verdict.NOTE, "a GPU is there, but this release runs the networks on the CPU")
     return Finding("accelerator", Verdict.NOTE, "no GPU: the networks run on the CPU, which takes longer")
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from appliance.clock import epoch_ns
 from appliance.spool.durable import make_folder, sync_folder, write_durably
 
+_OLD_NS = 3600 * 10**9
 _FOLDERS = ("tmp", "arrivals", "instances", "quarantine", "results", "notes")
 
 
@@ -50,11 +51,15 @@ class Spool:
             make_folder(root / name)
 
     def sweep(self) -> int:
-        """Remove what a dead process left half written; returns how many files. Call before serving."""
-        leftovers = list((self.root / "tmp").iterdir())
-        for path in leftovers:
+        """Remove what a dead process left half written; returns how many files. The listener calls it as it starts.
+
+        Received objects are the listener's alone, so what is left of them is dead. Other processes may be writing
+        notes and results at this moment; theirs are left alone until they are an hour old.
+        """
+        dead = [path for path in (self.root / "tmp").iterdir() if path.suffix == ".dcm" or _is_old(path)]
+        for path in dead:
             path.unlink(missing_ok=True)
-        return len(leftovers)
+        return len(dead)
 
     def free_mb(self) -> int:
         """Space left on the spool's file system, in MiB."""
@@ -138,3 +143,10 @@ def _arrival(path: Path) -> Arrival:
     """What an arrival's name says: when it came, and the digest of its content."""
     nanoseconds, _, digest = path.stem.split("-")
     return Arrival(path, datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC), digest)
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return epoch_ns() - path.stat().st_mtime_ns > _OLD_NS
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,271 @@
+"""When a series is complete: quiet time and geometry must agree, and every other end has a reason."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from appliance.audit.trail import trail_of, trail_of_box
+from appliance.intake.assembler import Assembler
+from appliance.records import Database
+from appliance.records.tables import Case, CaseState, Delivery, DeliveryState
+from appliance.spool import Spool
+from tests.support.arriving import arrive, arrive_all
+from tests.support.config_folder import BONES, make_settings
+from tests.support.ct_files import all_slices, make_ct_series, only_slice, sample_hu
+from tests.support.rows import NOON, new_delivery
+
+QUIET_S, WAIT_S = 30.0, 600.0
+
+
+@dataclass
+class Bench:
+    """An assembler with its spool and rows; time passes when it is told to."""
+
+    assembler: Assembler
+    database: Database
+    spool: Spool
+
+    def sweep_at(self, seconds: float) -> None:
+        """Rounds, as the process makes them, until nothing more has arrived."""
+        while self.assembler.sweep(NOON + timedelta(seconds=seconds)):
+            pass
+
+    @property
+    def cases(self) -> list[Case]:
+        with self.database.reading() as tx:
+            return list(tx.query(Case).order_by(Case.id))
+
+    @property
+    def case(self) -> Case:
+        return self.cases[-1]
+
+    @property
+    def states(self) -> list[CaseState]:
+        return [case.state for case in self.cases]
+
+    def events(self, case_id: int) -> list[str]:
+        with self.database.reading() as tx:
+            return [entry.event for entry in trail_of(tx, case_id)]
+
+    def finish(self, state: CaseState, **fields: Any) -> None:
+        """As if the other processes had brought the newest case to this state."""
+        with self.database.transaction() as tx:
+            case = tx.query(Case).order_by(Case.id.desc()).limit(1).one()
+            case.state = state
+            for name, value in fields.items():
+                setattr(case, name, value)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, database: Database, spool: Spool) -> Bench:
+    tables = {"intake": {"series_quiet_s": QUIET_S, "incomplete_wait_s": WAIT_S}}
+    return Bench(Assembler(make_settings(tmp_path, tables), database, spool), database, spool)
+
+
+Series = Callable[..., list[Path]]
+
+
+@pytest.fixture
+def ct(tmp_path: Path) -> Series:
+    """Makes series in folders of their own."""
+    made: list[int] = []
+
+    def _make(**options: Any) -> list[Path]:
+        made.append(1)
+        return make_ct_series(tmp_path / f"ct{len(made)}", **{"slices": 6, **options})
+
+    return _make
+
+
+def test_a_quiet_series_without_a_gap_is_queued_for_its_protocol(bench: Bench, ct: Series) -> None:
+    arrive_all(bench.spool, ct())
+    bench.sweep_at(0)
+    bench.sweep_at(QUIET_S - 0.001)
+    assert bench.case.state is CaseState.RECEIVING
+    bench.sweep_at(QUIET_S)
+    assert (bench.case.state, bench.case.protocol, bench.case.model) == (CaseState.QUEUED, "bones", "thresholds")
+    assert bench.events(1) == ["case_opened", "slices_received", "series_complete", "protocol_chosen"]
+
+
+def test_every_new_slice_starts_the_quiet_time_again(bench: Bench, ct: Series) -> None:
+    paths = ct()
+    for count, path in enumerate(paths):
+        arrive(bench.spool, path)
+        bench.sweep_at(20.0 * count)
+    last_s = 20.0 * (len(paths) - 1)
+    bench.sweep_at(last_s + QUIET_S - 0.001)
+    assert bench.case.state is CaseState.RECEIVING
+    bench.sweep_at(last_s + QUIET_S)
+    assert bench.case.state is CaseState.QUEUED
+
+
+def test_a_series_with_a_gap_waits_says_why_and_is_refused_in_the_end(bench: Bench, ct: Series) -> None:
+    paths = ct()
+    arrive_all(bench.spool, paths[:3] + paths[4:])
+    bench.sweep_at(0)
+    bench.sweep_at(QUIET_S)
+    assert (bench.case.state, bench.case.reason) == (CaseState.INCOMPLETE, "slice_missing")
+    assert "1 slice is missing" in (bench.case.sentence or "")
+    bench.sweep_at(QUIET_S + WAIT_S - 0.001)
+    assert bench.case.state is CaseState.INCOMPLETE
+    bench.sweep_at(QUIET_S + WAIT_S)
+    assert (bench.case.state, bench.case.reason) == (CaseState.REFUSED, "slice_missing")
+
+
+def test_the_missing_slice_completes_the_series(bench: Bench, ct: Series) -> None:
+    paths = ct()
+    arrive_all(bench.spool, paths[:3] + paths[4:])
+    bench.sweep_at(0)
+    bench.sweep_at(QUIET_S)
+    arrive(bench.spool, paths[3])
+    bench.sweep_at(100)
+    assert bench.case.state is CaseState.RECEIVING
+    bench.sweep_at(100 + QUIET_S)
+    assert (bench.case.state, bench.case.slices, bench.case.reason) == (CaseState.QUEUED, 6, None)
+    assert bench.states == [CaseState.QUEUED], "still the first revision"
+
+
+@pytest.mark.parametrize(
+    ("mutation", "reason"),
+    [
+        (only_slice(2, ImagePositionPatient=["-185.044", "-311.319", "-809.0"]), "position_duplicate"),
+        (only_slice(2, FrameOfReferenceUID="1.2.3.4"), "frame_of_reference_mixed"),
+        (only_slice(2, PatientID="SOMEBODY-ELSE"), "patient_mixed"),
+        (only_slice(2, StudyInstanceUID="1.2.3.4"), "study_mixed"),
+        (only_slice(2, PixelSpacing=b"nan\\1.3"), "decimal_not_finite"),
+        (only_slice(2, PixelData=b"\0" * 20), "pixels_truncated"),
+        (only_slice(2, ImageOrientationPatient=None), "element_missing"),
+        (all_slices(BodyPartExamined="HEAD"), "no_protocol"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_no_further_slice_can_cure_is_refused_at_once_with_its_reason(
+    bench: Bench, ct: Series, mutation: Any, reason: str
+) -> None:
+    arrive_all(bench.spool, ct(mutate=mutation))
+    bench.sweep_at(0)
+    bench.sweep_at(QUIET_S)
+    assert (bench.case.state, bench.case.reason) == (CaseState.REFUSED, reason)
+    assert bench.case.sentence
+
+
+def test_two_contents_under_one_uid_are_refused_as_a_conflict(bench: Bench, ct: Series) -> None:
+    paths = ct()
+    arrive_all(bench.spool, [*paths, ct(hu=sample_hu((6, 32, 40)) + 1)[3]])
+    bench.sweep_at(0)
+    bench.sweep_at(QUIET_S)
+    assert (bench.case.state, bench.case.reason) == (CaseState.REFUSED, "instance_conflict")
+
+
+def test_a_bad_series_does_not_hold_up_a_good_one(bench: Bench, ct: Series) -> None:
+    arrive_all(bench.spool, ct(series="bad", mutate=only_slice(2, PixelSpacing=b"nan\\1.3")))
+    arrive_all(bench.spool, ct(series="good"))
+    bench.sweep_at(0)
+    bench.sweep_at(QUIET_S)
+    assert bench.states == [CaseState.REFUSED, CaseState.QUEUED]
+
+
+def test_a_kept_slice_that_the_disk_lost_stops_its_own_series_only(bench: Bench, ct: Series) -> None:
+    lost = arrive_all(bench.spool, ct(series="bad"))[2]
+    arrive_all(bench.spool, ct(series="good"))
+    bench.sweep_at(0)
+    bench.spool.instance_path(lost.digest).unlink()
+    bench.sweep_at(QUIET_S)
+    bad, good = bench.cases
+    assert good.state is CaseState.QUEUED
+    assert bad.state is not CaseState.QUEUED
+    assert bad.sentence
+
+
+def test_what_the_listener_noted_becomes_part_of_the_trail(bench: Bench) -> None:
+    bench.spool.leave_note("audit", {"event": "association_aborted", "source_ae": "CT1", "stored": 3})
+    bench.sweep_at(0)
+    with bench.database.reading() as tx:
+        entry = trail_of_box(tx, limit=1)[0]
+    assert entry.words == "the association from CT1 was aborted after 3 stored objects"
+    assert entry.actor == "listener"
+    assert list(bench.spool.notes("audit")) == []
+
+
+@pytest.mark.parametrize("state", [CaseState.DELIVERED, CaseState.COMMITTED])
+def test_a_delivered_series_that_comes_again_is_answered_with_the_same_result(
+    bench: Bench, ct: Series, state: CaseState
+) -> None:
+    paths = ct()
+    arrive_all(bench.spool, paths)
+    bench.sweep_at(0)
+    new_delivery(bench.database, 1, state=DeliveryState.ACCEPTED, attempts=2)
+    bench.finish(state, result_sop_instance_uid="2.25.42")
+    arrive_all(bench.spool, paths)
+    bench.sweep_at(100)
+    bench.sweep_at(100 + QUIET_S - 0.001)
+    assert bench.states == [state], "as long as it may still be coming, nothing is sent"
+    bench.sweep_at(100 + QUIET_S)
+    assert bench.states == [CaseState.SENDING]
+    assert bench.case.result_sop_instance_uid == "2.25.42"
+    with bench.database.reading() as tx:
+        delivery = tx.query(Delivery).one()
+    assert (delivery.state, delivery.attempts) == (DeliveryState.PENDING, 0)
+    bench.finish(CaseState.DELIVERED)
+    bench.sweep_at(1000)
+    assert bench.states == [CaseState.DELIVERED], "once is enough"
+
+
+@pytest.mark.parametrize("state", [CaseState.REFUSED, CaseState.FAILED])
+def test_a_refused_series_that_comes_again_is_looked_at_afresh(bench: Bench, ct: Series, state: CaseState) -> None:
+    paths = ct()
+    arrive_all(bench.spool, paths)
+    bench.sweep_at(0)
+    bench.finish(state)
+    arrive_all(bench.spool, paths)
+    bench.sweep_at(100)
+    bench.sweep_at(100 + QUIET_S)
+    assert bench.states == [state, CaseState.RECEIVING]
+    bench.sweep_at(100 + 2 * QUIET_S)
+    assert bench.states == [state, CaseState.QUEUED]
+    assert bench.case.slices == 6
+
+
+def test_a_refused_series_that_comes_again_whole_is_one_new_revision(bench: Bench, ct: Series) -> None:
+    paths = ct()
+    arrive_all(bench.spool, paths[:3] + paths[4:])
+    bench.sweep_at(0)
+    bench.sweep_at(QUIET_S)
+    bench.sweep_at(QUIET_S + WAIT_S)
+    assert bench.states == [CaseState.REFUSED]
+    arrive_all(bench.spool, paths)  # known slices come before the one that was missing
+    bench.sweep_at(1000)
+    for second in range(1000, 1200, 10):
+        bench.sweep_at(second)
+    assert bench.states == [CaseState.REFUSED, CaseState.QUEUED]
+    assert bench.case.slices == 6
+
+
+def test_a_delivered_series_that_comes_again_with_one_slice_more_is_not_answered_with_the_old_result(
+    bench: Bench, ct: Series
+) -> None:
+    paths = ct()
+    arrive_all(bench.spool, paths[:5])
+    bench.sweep_at(0)
+    new_delivery(bench.database, 1, state=DeliveryState.ACCEPTED)
+    bench.finish(CaseState.DELIVERED)
+    arrive_all(bench.spool, paths)
+    for second in range(100, 200, 10):
+        bench.sweep_at(second)
+    assert bench.states == [CaseState.DELIVERED, CaseState.QUEUED]
+
+
+def test_the_protocol_sees_who_sent_the_series(tmp_path: Path, database: Database, spool: Spool, ct: Series) -> None:
+    for_ct2 = {**BONES, "name": "for-ct2", "match": {"calling_ae": ["CT2"]}}
+    settings = make_settings(tmp_path, protocols={"for-ct2": for_ct2})
+    bench = Bench(Assembler(settings, database, spool), database, spool)
+    for source in ("CT1", "CT2"):
+        for path in ct(series=source):
+            arrive(spool, path, source)
+    bench.sweep_at(0)
+    bench.sweep_at(QUIET_S)
+    assert [case.protocol for case in bench.cases] == [None, "for-ct2"]
+    assert bench.cases[0].reason == "no_protocol"
