@@ -14,6 +14,7 @@ from rich.table import Table
 from appliance import __version__
 from appliance.clock import now_utc
 from appliance.errors import ApplianceError
+from appliance.records.tables import Case
 from appliance.running import showing
 from appliance.settings import Settings, load_settings
 
@@ -149,11 +150,14 @@ def case_retry(ctx: click.Context, case_id: int) -> None:
     database = Database(_settings(ctx).database_url)
     database.check()
     with database.transaction() as tx:
-        found = queries.case_by_id(tx, case_id)
-        if found is None:
-            raise click.ClickException(f"there is no case {case_id}; `delineate case list` shows those there are")
-        retry(tx, found, at=now_utc(), actor="operator")
+        retry(tx, _existing(queries.case_by_id(tx, case_id), case_id), at=now_utc(), actor="operator")
     console.print(f"Case {case_id} is queued again.")
+
+
+def _existing(case: Case | None, case_id: int) -> Case:
+    if case is None:
+        raise click.ClickException(f"there is no case {case_id}; `delineate case list` shows those there are")
+    return case
 
 
 @main.group()
@@ -173,9 +177,7 @@ def audit_show(ctx: click.Context, case_id: int) -> None:
     database = Database(settings.database_url)
     database.check()
     with database.reading() as tx:
-        if queries.case_by_id(tx, case_id) is None:
-            raise click.ClickException(f"there is no case {case_id}; `delineate case list` shows those there are")
-        entries = trail_of(tx, case_id)
+        entries = trail_of(tx, _existing(queries.case_by_id(tx, case_id), case_id).id)
     console.print(showing.trail_table(entries, f"Audit trail of case {case_id}"))
 
 

@@ -140,8 +140,8 @@ class Protocol(_Section):
         return self
 
 
-class Settings(_Section):
-    """Everything configurable, checked as a whole."""
+class BoxSettings(_Section):
+    """appliance.toml: its tables."""
 
     appliance: Box = Box()
     database: DatabaseSettings = DatabaseSettings()
@@ -149,6 +149,11 @@ class Settings(_Section):
     intake: IntakeSettings = IntakeSettings()
     worker: WorkerSettings = WorkerSettings()
     delivery: DeliverySettings = DeliverySettings()
+
+
+class Settings(BoxSettings):
+    """Everything configurable, checked as a whole."""
+
     peers: dict[str, Peer] = Field(default_factory=dict)
     protocols: dict[str, Protocol] = Field(default_factory=dict)
     rois: dict[str, RoiTemplate] = Field(default_factory=dict)
@@ -213,7 +218,7 @@ def load_settings(folder: Path) -> Settings:
     reserved = {"peers", "protocols", "rois", "folder"} & tables.keys()
     if reserved:
         raise SettingsError(f"appliance.toml: {min(reserved)} has a file of its own; move it there")
-    _check("appliance.toml", _OwnFile, tables)
+    _check("appliance.toml", BoxSettings, tables)
     peers = _read(folder / "peers.toml") if (folder / "peers.toml").is_file() else {}
     for name, table in peers.items():
         _check(f"peers.toml: [{name}]", Peer, table)
@@ -232,17 +237,6 @@ def load_settings(folder: Path) -> Settings:
         Settings,
         {**tables, "peers": peers, "rois": templates, "protocols": protocols, "folder": folder},
     )
-
-
-class _OwnFile(_Section):
-    """The tables that appliance.toml may hold."""
-
-    appliance: Box = Box()
-    database: DatabaseSettings = DatabaseSettings()
-    broker: BrokerSettings = BrokerSettings()
-    intake: IntakeSettings = IntakeSettings()
-    worker: WorkerSettings = WorkerSettings()
-    delivery: DeliverySettings = DeliverySettings()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""Masks become contours, and contours masks again.
+
+Contours run halfway between the centres of voxels inside and outside (marching squares on a mask), so no structure
+shrinks, and no voxel centre lies on a contour: filling the contours by the even-odd rule gives the mask back, voxel
+for voxel. Each contour lies in the plane of its own slice, by that slice's own position.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.dicom.contour_tracing import trace_loops
+from appliance.dicom.geometry import Points, SeriesGeometry
+from appliance.dicom.roi import RoiMask
+
+SLAB = 32
+"""Slices that are traced at once: enough for numpy to be fast, few enough to need little memory."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contour:
+    """One closed planar contour; its last point is joined to its first, which is not repeated.
+
+    Attributes:
+        slice_index: the slice whose plane holds it.
+        points_mm: patient positions, shape (N, 3), at least three. About the slice normal, outer boundaries run
+            anticlockwise and boundaries of holes clockwise.
+    """
+
+    slice_index: int
+    points_mm: Points
+
+
+@dataclass(frozen=True, slots=True)
+class RoiContours:
+    """All contours of one region, in ascending order of slices."""
+
+    name: str
+    contours: tuple[Contour, ...]
+
+
+def trace(mask: RoiMask, geometry: SeriesGeometry, *, keyhole: bool = False) -> RoiContours:
+    """Outline a region on each slice.
+
+    Voxels that touch by a corner only are outlined apart. Points on straight lines are left out.
+
+    Args:
+        mask: the region, which may touch the border of the grid.
+        geometry: where the voxels lie.
+        keyhole: join each hole to the boundary around it by a channel of no width (PS3.3 §C.8.8.6.3), for readers
+            that fill nested contours; otherwise a hole is a contour of its own within another.
+    """
+    contours: list[Contour] = []
+    in_grid = np.array([mask.box[2].start, mask.box[1].start])
+    for first in range(0, len(mask.voxels), SLAB):
+        loops = trace_loops(mask.voxels[first : first + SLAB], keyhole=keyhole)
+        slices = loops.slice_indices + (mask.box[0].start + first)
+        points_mm = geometry.to_patient_mm(np.repeat(slices, loops.lengths), loops.points + in_grid)
+        pieces = np.split(points_mm, np.cumsum(loops.lengths)[:-1]) if len(slices) else []
+        contours += map(Contour, slices.tolist(), pieces)
+    return RoiContours(mask.name, tuple(contours))
+
+
+def rasterise(roi: RoiContours, geometry: SeriesGeometry) -> RoiMask:
+    """Return the voxels whose centres lie inside an odd number of contours of their slice (the even-odd rule).
+
+    What lies outside the grid is left out.
+    """
+    starts = [geometry.plane(one.slice_index).to_pixels(one.points_mm) for one in roi.contours]
+    if not starts:
+        return RoiMask(roi.name, (slice(0, 0), slice(0, 0), slice(0, 0)), np.zeros((0, 0, 0), dtype=np.bool_))
+    ends = np.concatenate([np.roll(points, -1, axis=0) for points in starts])
+    edges, rows, columns = _row_crossings(np.concatenate(starts), ends, geometry.rows)
+    slices = np.repeat([one.slice_index for one in roi.contours], [len(points) for points in starts])[edges]
+    columns = columns.clip(0, geometry.columns)
+    z, y, x = (slice(int(axis.min(initial=0)), int(axis.max(initial=0)) + 1) for axis in (slices, rows, columns))
+    # every crossing turns outside into inside, or back, for all voxels of its row from there on
+    turns = np.zeros((z.stop, y.stop, x.stop), dtype=np.uint8)
+    np.add.at(turns, (slices, rows, columns), 1)
+    inside = np.add.accumulate(turns, axis=2, dtype=np.uint8) & 1
+    return RoiMask.from_volume(roi.name, inside[:, :, : geometry.columns].astype(np.bool_))
+
+
+def _row_crossings(
+    starts: Points, ends: Points, row_count: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Cut edges, given by (column, row) indices, with the centre lines of the rows.
+
+    Returns for each cut the index of its edge, the row, and the first column whose centre is not left of the cut.
+    An edge holds its upper end and not its lower one, so that a corner counts once.
+    """
+    low, high = np.sort([starts[:, 1], ends[:, 1]], axis=0)
+    first_rows = np.ceil(low).clip(0, row_count).astype(np.intp)
+    counts = np.ceil(high).clip(0, row_count).astype(np.intp) - first_rows
+    edges = np.repeat(np.arange(len(starts)), counts)
+    before = np.repeat(np.cumsum(counts) - counts, counts)
+    rows = np.arange(len(edges)) - before + first_rows[edges]
+    (column, row), (next_column, next_row) = starts[edges].T, ends[edges].T
+    crossings = column + (rows - row) * (next_column - column) / (next_row - row)
+    return edges, rows, np.ceil(crossings).astype(np.intp)

@@ -1,0 +1,251 @@
+"""Contours become an RT Structure Set (PS3.3 §A.19): what the planning system gets.
+
+Patient and study are copied byte for byte from the images. Every contour names the one image whose plane holds it.
+The set says of itself, in every place where a reader may look, that it is an automatic draft which nobody approved.
+
+Its UIDs are derived from all that its content depends on (the input, the model, the protocol with its regions as they
+are written, this release), so the same case always gives the same object, and its bytes depend on nothing else but
+`created_at`.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from appliance.dicom.contours import RoiContours
+from appliance.dicom.ct_series import CtSeries
+from appliance.dicom.ct_slice import COPIED_ELEMENTS, EQUIPMENT_ELEMENTS
+from appliance.dicom.implicit_vr import Value, data_set, file_of
+from appliance.dicom.roi import RoiTemplate
+from appliance.dicom.roi_elements import (
+    Algorithm,
+    code,
+    image_reference,
+    roi_contour,
+    roi_observation,
+    structure_set_roi,
+)
+from appliance.dicom.uid import derive_uid
+
+RT_STRUCTURE_SET_STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
+DETACHED_STUDY_MANAGEMENT = "1.2.840.10008.3.1.2.3.1"  #: retired, and still what readers expect
+MANUFACTURER = "Delineate"
+SERIES_NUMBER = 9000  #: far above what scanners give, so that the draft comes last in lists
+WARNING = "Not reviewed by a person; check every contour before use."
+#: elements that must be there, even empty (PS3.3 Type 2)
+_TYPE_2 = (
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "PositionReferenceIndicator",
+)
+_SHORT_TEXT = re.compile(r"[ -\[\]-~]{1,16}")
+_LONG_TEXT = re.compile(r"[ -\[\]-~]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where a structure set comes from.
+
+    Attributes:
+        input_digest: digest of the images (`ct_volume.input_digest`).
+        model_digest: digest of the model package.
+        protocol: name of the protocol.
+        label: Structure Set Label, at most 16 characters.
+        station_name: the box, at most 16 characters.
+
+    Raises:
+        ValueError: a text that is empty, too long for its element, or not plain ASCII.
+    """
+
+    input_digest: str
+    model_name: str
+    model_version: str
+    model_digest: str
+    protocol: str
+    label: str
+    appliance_version: str
+    station_name: str = "DELINEATE"
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            pattern = _SHORT_TEXT if name in ("label", "station_name") else _LONG_TEXT
+            if not pattern.fullmatch(getattr(self, name)):
+                raise ValueError(f"{name} is empty, too long or not plain ASCII")
+
+
+@dataclass(frozen=True, slots=True)
+class StructureSet:
+    """A structure set as a DICOM file.
+
+    Attributes:
+        content: the whole file (PS3.10, Implicit VR Little Endian).
+        label: its Structure Set Label.
+        referenced_sop_instance_uids: the images that it refers to, in the order of the slices.
+    """
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    label: str
+    referenced_sop_instance_uids: tuple[str, ...]
+    content: bytes
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file, 64 hexadecimal digits."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def build_structure_set(
+    series: CtSeries,
+    rois: Sequence[tuple[RoiTemplate, RoiContours]],
+    provenance: Provenance,
+    created_at: datetime | None = None,
+) -> StructureSet:
+    """Write a structure set for a series.
+
+    Args:
+        series: the images that were contoured.
+        rois: how each region is written, and its contours; a region without contours is declared and left empty.
+        provenance: what made them.
+        created_at: written as the set's date and time, in its own time zone; they stay empty without it.
+
+    Raises:
+        ValueError: two regions share a name (whatever the case) or a number.
+    """
+    _check_distinct([template for template, _ in rois])
+    identity = _identity(provenance, [template for template, _ in rois])
+    sop_instance_uid = derive_uid("structure set", *identity)
+    series_instance_uid = derive_uid("structure set series", *identity)
+    date, time = ("", "") if created_at is None else (f"{created_at:%Y%m%d}", f"{created_at:%H%M%S}")
+    algorithm = _algorithm(provenance)
+    content = data_set(
+        **_patient_and_study(series),
+        **_series_and_equipment(series, provenance, series_instance_uid),
+        **_contributing_equipment(series, provenance),
+        SOPClassUID=RT_STRUCTURE_SET_STORAGE,
+        SOPInstanceUID=sop_instance_uid,
+        InstanceNumber=1,
+        StructureSetLabel=provenance.label,
+        StructureSetName=f"AI draft {provenance.protocol}"[:64],
+        StructureSetDescription=f"Automatic draft by {algorithm.name} {algorithm.version}. {WARNING}",
+        StructureSetDate=date,
+        StructureSetTime=time,
+        FrameOfReferenceUID=series.frame_of_reference_uid,
+        ReferencedFrameOfReferenceSequence=[_referenced_frame_of_reference(series)],
+        StructureSetROISequence=[
+            structure_set_roi(template, series.frame_of_reference_uid, algorithm) for template, _ in rois
+        ],
+        ROIContourSequence=[roi_contour(template, contours, series) for template, contours in rois],
+        RTROIObservationsSequence=[roi_observation(template) for template, _ in rois],
+        ApprovalStatus="UNAPPROVED",
+    )
+    return StructureSet(
+        sop_instance_uid,
+        series_instance_uid,
+        provenance.label,
+        series.sop_instance_uids,
+        file_of(RT_STRUCTURE_SET_STORAGE, sop_instance_uid, content),
+    )
+
+
+def _identity(provenance: Provenance, templates: Sequence[RoiTemplate]) -> tuple[str, ...]:
+    """All that the content of a structure set depends on, but for its date and time."""
+    return (
+        provenance.input_digest,
+        provenance.model_digest,
+        provenance.protocol,
+        provenance.label,
+        provenance.station_name,
+        provenance.appliance_version,
+        *(template.model_dump_json() for template in templates),
+    )
+
+
+def _check_distinct(templates: Sequence[RoiTemplate]) -> None:
+    names = {template.name.casefold() for template in templates}
+    numbers = {template.number for template in templates}
+    if min(len(names), len(numbers)) < len(templates):
+        raise ValueError("two regions share a name or a number")
+
+
+def _patient_and_study(series: CtSeries) -> dict[str, Value]:
+    """Copy Patient, General Study and Patient Study modules; what is Type 2 is there even if it is empty."""
+    source = series.slices[0].header
+    copied: dict[str, Value] = {
+        keyword: source[keyword] for keyword in COPIED_ELEMENTS if source[keyword] or keyword in _TYPE_2
+    }
+    copied["StudyInstanceUID"] = series.study_instance_uid
+    if not source["StudyID"].strip():
+        copied["StudyID"] = series.study_instance_uid[-16:]  # one planning system refuses studies without a Study ID
+    return copied
+
+
+def _series_and_equipment(series: CtSeries, provenance: Provenance, series_instance_uid: str) -> dict[str, Value]:
+    """Write RT Series and General Equipment modules (PS3.3 §C.8.8.1, §C.7.5.1)."""
+    return {
+        "Modality": "RTSTRUCT",
+        "SeriesInstanceUID": series_instance_uid,
+        "SeriesNumber": SERIES_NUMBER,
+        "SeriesDescription": f"AI DRAFT {provenance.model_name} {provenance.model_version}"[:52] + " unapproved",
+        "OperatorsName": "",
+        "Manufacturer": MANUFACTURER,
+        "ManufacturerModelName": MANUFACTURER,
+        "StationName": provenance.station_name,
+        "SoftwareVersions": provenance.appliance_version,
+        "InstitutionName": series.slices[0].header["InstitutionName"],
+    }
+
+
+def _contributing_equipment(series: CtSeries, provenance: Provenance) -> dict[str, Value]:
+    """Name the scanner and the model (PS3.3 §C.12.1.1.5)."""
+    scanner = {keyword: value for keyword, value in _scanner(series).items() if value.strip()}
+    model: dict[str, Value] = {
+        "PurposeOfReferenceCodeSequence": [code("109102", "DCM", "Processing Equipment")],
+        "Manufacturer": MANUFACTURER,
+        "ManufacturerModelName": provenance.model_name,
+        "SoftwareVersions": provenance.model_version,
+        "ContributionDescription": (
+            f"Model digest {provenance.model_digest}; input digest {provenance.input_digest}; "
+            f"protocol {provenance.protocol}; appliance {provenance.appliance_version}"
+        ),
+    }
+    items = [data_set(**model)]
+    if "Manufacturer" in scanner:
+        purpose: Value = [code("109101", "DCM", "Acquisition Equipment")]
+        items.insert(0, data_set(PurposeOfReferenceCodeSequence=purpose, **scanner))
+    return {"ContributingEquipmentSequence": items}
+
+
+def _scanner(series: CtSeries) -> dict[str, bytes]:
+    source = series.slices[0].header
+    return {keyword: source[keyword] for keyword in EQUIPMENT_ELEMENTS}
+
+
+def _algorithm(provenance: Provenance) -> Algorithm:
+    return Algorithm(
+        name=provenance.model_name,
+        version=provenance.model_version,
+        source=MANUFACTURER,
+        parameters=f"model digest {provenance.model_digest}; protocol {provenance.protocol}",
+    )
+
+
+def _referenced_frame_of_reference(series: CtSeries) -> bytes:
+    """Name the frame of reference, the study, the series and every image of it, in the order of the slices."""
+    images = [image_reference(one.sop_class_uid, one.sop_instance_uid) for one in series.slices]
+    referenced_series = data_set(SeriesInstanceUID=series.series_instance_uid, ContourImageSequence=images)
+    study = data_set(
+        ReferencedSOPClassUID=DETACHED_STUDY_MANAGEMENT,
+        ReferencedSOPInstanceUID=series.study_instance_uid,
+        RTReferencedSeriesSequence=[referenced_series],
+    )
+    return data_set(FrameOfReferenceUID=series.frame_of_reference_uid, RTReferencedStudySequence=[study])

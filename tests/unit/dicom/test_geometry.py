@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.dicom.geometry import Plane, SeriesGeometry
+from tests.support.ct_files import ORIENTATIONS
+
+indices = st.lists(st.tuples(st.floats(-600, 600), st.floats(-600, 600)), min_size=1, max_size=20)
+
+
+def plane_of(position: str) -> Plane:
+    a, b, c, d, e, f = (float(cosine) for cosine in ORIENTATIONS[position])
+    return Plane((10.0, -20.0, 30.0), (a, b, c), (d, e, f), (0.9, 1.3))
+
+
+def test_a_column_step_follows_the_row_direction_by_the_second_spacing() -> None:
+    plane = Plane((10.0, 20.0, 30.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.9, 1.3))
+    np.testing.assert_allclose(plane.to_patient_mm([(1, 0), (0, 1)]), [(11.3, 20, 30), (10, 20.9, 30)])
+
+
+@pytest.mark.parametrize("position", ORIENTATIONS)
+@given(points=indices)
+def test_pixels_survive_the_way_into_the_patient_and_back(position: str, points: list[tuple[float, float]]) -> None:
+    plane = plane_of(position)
+    positions_mm = plane.to_patient_mm(points)
+    np.testing.assert_allclose(plane.to_pixels(positions_mm), points, atol=1e-9)
+    np.testing.assert_allclose(plane.distance_mm(positions_mm), 0.0, atol=1e-9)
+
+
+def test_a_point_above_a_plane_has_its_distance_along_the_normal() -> None:
+    assert plane_of("HFP").distance_mm([(0.0, 0.0, 32.5)]) == pytest.approx([2.5])
+    assert plane_of("FFS").distance_mm([(0.0, 0.0, 32.5)]) == pytest.approx([-2.5])
+
+
+def test_an_axial_grid_has_its_spacing_shape_and_planes() -> None:
+    grid = SeriesGeometry.axial((5, 6, 8), (3.0, 0.9, 1.3), (1.0, 2.0, 3.0))
+    assert grid.shape == (5, 6, 8)
+    assert grid.spacing_mm == (3.0, 0.9, 1.3)
+    assert grid.voxel_volume_mm3 == pytest.approx(3.51)
+    assert grid.plane(4).origin_mm == (1.0, 2.0, 15.0)
+    np.testing.assert_array_equal(grid.directions, [(0, 0, 1), (0, 1, 0), (1, 0, 0)])
+
+
+def test_each_slice_keeps_its_own_position() -> None:
+    positions_mm = [(0, 0, 0), (0.02, 0, 3.01), (0, 0.01, 5.99)]
+    grid = SeriesGeometry(np.array(positions_mm), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0), 4, 4)
+    corner = grid.to_patient_mm([0, 1, 2], np.zeros((3, 2)))
+    np.testing.assert_array_equal(corner, positions_mm)
+
+
+def test_the_positions_of_a_geometry_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        SeriesGeometry.axial((2, 2, 2), (1.0, 1.0, 1.0)).positions_mm[0, 0] = 5.0
