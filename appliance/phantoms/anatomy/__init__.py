@@ -1,0 +1,5 @@
+"""Anatomy of one synthetic patient, organ by organ, on a 3 mm grid."""
+
+from appliance.phantoms.anatomy.build import Anatomy, build_anatomy
+
+__all__ = ["Anatomy", "build_anatomy"]
