@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -127,7 +127,9 @@ class Protocol(_Section):
     model: str
     rois: Annotated[tuple[str, ...], Field(min_length=1)]
     destinations: Annotated[tuple[str, ...], Field(min_length=1)]
-    label: Annotated[str, Field(min_length=1, max_length=16)]  #: Structure Set Label, SH
+    label: Annotated[str, Field(pattern=r"^[ -\[\]-~]{1,16}$")]  #: Structure Set Label: SH, plain ASCII
+    holes: Literal["keyhole", "nested"] = "keyhole"
+    """How a hole is written: joined to its boundary, as every reader takes it, or as a contour of its own."""
     priority: int = 0  #: among protocols that fit, the highest wins
     match: Match = Match()
 

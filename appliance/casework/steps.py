@@ -87,7 +87,7 @@ def _contour(bench: Workbench, lease: Lease) -> None:
     ensemble = bench.ensemble(protocol.model)
     series, volume, digest = _load(paths, lease)
     masks = _segment(ensemble, volume, protocol, lease)
-    contours = _trace(masks, series, lease)
+    contours = _trace(masks, series, protocol, lease)
     effort = Effort()
     with measured(effort):
         structure_set = _write(bench, protocol, series, digest, (masks, contours))
@@ -151,12 +151,12 @@ def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Le
     return masks
 
 
-def _trace(masks: list[RoiMask], series: CtSeries, lease: Lease) -> list[RoiContours]:
+def _trace(masks: list[RoiMask], series: CtSeries, protocol: Protocol, lease: Lease) -> list[RoiContours]:
     effort = Effort()
     traced = []
     with measured(effort):
         for done, mask in enumerate(masks, 1):
-            traced.append(trace(mask, series.geometry))
+            traced.append(trace(mask, series.geometry, keyhole=protocol.holes == "keyhole"))
             lease.progress("contours", done, len(masks))
     count = sum(len(roi.contours) for roi in traced)
     points = sum(len(contour.points_mm) for roi in traced for contour in roi.contours)
@@ -180,6 +180,7 @@ def _write(
         model_digest=package.digest,
         protocol=protocol.name,
         label=protocol.label,
+        holes=protocol.holes,
         appliance_version=__version__,
         station_name=bench.settings.appliance.station_name,
     )

@@ -1,5 +1,6 @@
 """Sending DICOM objects by C-STORE (PS3.4 Annex B), and asking whether a node is there (C-ECHO)."""
 
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
@@ -47,7 +48,12 @@ class Caller:
             NotDelivered: nobody answers there, or the peer rejects us.
             NeverDeliverable: the peer takes none of the contexts.
         """
-        association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
+        association = ae.associate(
+            peer.host,
+            peer.port,
+            ae_title=peer.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, _send_without_delay)],
+        )
         if association.is_established:
             return association
         if association.rejected_contexts:  # all of them, or the association would have come about
@@ -99,6 +105,13 @@ def echo(caller: Caller, peer: Peer) -> None:
         association.release()
     if status != 0x0000:
         raise NotDelivered(f"C-ECHO was answered {_words(status)}")
+
+
+def _send_without_delay(event: evt.Event) -> None:
+    """Nagle's algorithm holds back the end of each object for 40 ms, until the peer acknowledges what came before."""
+    transport = event.assoc.dul.socket
+    if transport is not None and transport.socket is not None:
+        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _send(association: Association, path: Path, sop_class: UID, syntax: UID) -> str:

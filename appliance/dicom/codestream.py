@@ -39,7 +39,7 @@ def claim_of_jpeg(stream: bytes) -> Claim | None:
     at = 2
     while True:
         lead, marker, length = struct.unpack_from(">BBH", stream, at)
-        if lead != 0xFF or marker == _START_OF_SCAN or length < 2:
+        if lead != 0xFF or marker == _START_OF_SCAN:
             return None
         if marker in (_SOF_LOSSLESS, _SOF_JPEG_LS):
             bits, rows, columns, components = struct.unpack_from(">BHHB", stream, at + 4)

@@ -49,7 +49,7 @@ def trace_loops(voxels: NDArray[np.bool_], *, keyhole: bool) -> Loops:
     crossings = _find_crossings(padded.ravel(), width)
     successors = _find_successors(padded.ravel(), crossings, width).tolist()
     loops = _follow(successors)
-    copies = _join_holes(crossings, width, successors, loops) if keyhole else []
+    copies = _join_holes(crossings, successors, loops) if keyhole else []
     if copies:
         loops = _follow(successors)
     originals = np.concatenate([np.arange(len(crossings.inside)), np.array(copies, dtype=np.int64)])
@@ -109,31 +109,26 @@ def _follow(successors: list[int]) -> list[list[int]]:
     return loops
 
 
-def _join_holes(crossings: _Crossings, width: int, successors: list[int], loops: list[list[int]]) -> list[int]:
-    """Change `successors` so that each hole is entered and left by a channel from its leftmost crossing to the left.
+def _join_holes(crossings: _Crossings, successors: list[int], loops: list[list[int]]) -> list[int]:
+    """Change `successors` so that each hole is entered and left by a channel to the left, at the left of its top row.
 
-    The crossing before it in the same row belongs to the boundary around the hole, or to another hole farther to the
-    left, so every channel ends at an outer boundary. Both ends of a channel are passed twice: the second passes are
-    new nodes, and the crossings that they repeat are returned.
+    A loop begins at its topmost crossing, the leftmost of those, and goes to the left: its second crossing is the left
+    end of the top row. The crossing before that in the same row belongs to the boundary around the hole, or to a hole
+    that begins higher or farther left, so every chain of channels ends at an outer boundary. Both ends of a channel
+    are passed twice: the second passes are new nodes, and the crossings that they repeat are returned.
     """
     copies: list[int] = []
-    predecessors = np.argsort(np.array(successors)).tolist()
     within_row = np.abs(crossings.outside - crossings.inside) == 1
     before_in_row = np.maximum.accumulate(np.where(within_row, np.arange(len(successors)), -1))
     for loop in loops:
         if crossings.inside[loop[0]] > crossings.outside[loop[0]]:
             continue  # its topmost crossing has the outside above: an outer boundary
-        nodes = np.array(loop)
-        nodes = nodes[within_row[nodes]]
-        end = int(nodes[np.argmin(crossings.inside[nodes] % width)])
+        top, end = loop[0], loop[1]
         start = int(before_in_row[end - 1])
         end_again, start_again = len(successors), len(successors) + 1
         copies += [end, start]
-        before_end, after_start = predecessors[end], successors[start]
-        successors += [start_again, after_start]
-        predecessors += [before_end, end_again]
-        successors[before_end], successors[start] = end_again, end
-        predecessors[after_start], predecessors[end] = start_again, start
+        successors += [start_again, successors[start]]
+        successors[top], successors[start] = end_again, end
     return copies
 
 

@@ -67,35 +67,37 @@ def rasterise(roi: RoiContours, geometry: SeriesGeometry) -> RoiMask:
 
     What lies outside the grid is left out.
     """
-    starts = [geometry.plane(one.slice_index).to_pixels(one.points_mm) for one in roi.contours]
-    if not starts:
-        return RoiMask(roi.name, (slice(0, 0), slice(0, 0), slice(0, 0)), np.zeros((0, 0, 0), dtype=np.bool_))
-    ends = np.concatenate([np.roll(points, -1, axis=0) for points in starts])
-    edges, rows, columns = _row_crossings(np.concatenate(starts), ends, geometry.rows)
-    slices = np.repeat([one.slice_index for one in roi.contours], [len(points) for points in starts])[edges]
-    columns = columns.clip(0, geometry.columns)
-    z, y, x = (slice(int(axis.min(initial=0)), int(axis.max(initial=0)) + 1) for axis in (slices, rows, columns))
-    # every crossing turns outside into inside, or back, for all voxels of its row from there on
-    turns = np.zeros((z.stop, y.stop, x.stop), dtype=np.uint8)
-    np.add.at(turns, (slices, rows, columns), 1)
-    inside = np.add.accumulate(turns, axis=2, dtype=np.uint8) & 1
-    return RoiMask.from_volume(roi.name, inside[:, :, : geometry.columns].astype(np.bool_))
+    cuts = _row_cuts(roi, geometry)
+    if not cuts.size:
+        return RoiMask.from_volume(roi.name, np.zeros((0, 0, 0), dtype=np.bool_))
+    corner = cuts.min(axis=1)
+    cuts -= corner[:, np.newaxis]
+    # every cut turns outside into inside, or back, for all voxels of its row from there on
+    turns = np.zeros(cuts.max(axis=1) + 1, dtype=np.uint8)
+    np.add.at(turns, tuple(cuts), 1)
+    inside = (np.add.accumulate(turns, axis=2, dtype=np.uint8) & 1).astype(np.bool_)
+    within_grid = inside[:, :, : geometry.columns - corner[2]]
+    return RoiMask.from_volume(roi.name, within_grid).moved(corner.tolist())
 
 
-def _row_crossings(
-    starts: Points, ends: Points, row_count: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Cut edges, given by (column, row) indices, with the centre lines of the rows.
+def _row_cuts(roi: RoiContours, geometry: SeriesGeometry) -> NDArray[np.intp]:
+    """Cut all edges with the centre lines of the rows of voxels.
 
-    Returns for each cut the index of its edge, the row, and the first column whose centre is not left of the cut.
-    An edge holds its upper end and not its lower one, so that a corner counts once.
+    Returns the slice, the row, and the first column whose centre is not left of the cut, shape (3, N). An edge holds
+    its upper end and not its lower one, so that a corner counts once.
     """
+    if not roi.contours:
+        return np.zeros((3, 0), dtype=np.intp)
+    corners = [geometry.plane(one.slice_index).to_pixels(one.points_mm) for one in roi.contours]
+    starts = np.concatenate(corners)
+    ends = np.concatenate([np.roll(points, -1, axis=0) for points in corners])
+    slices = np.repeat([one.slice_index for one in roi.contours], [len(points) for points in corners])
     low, high = np.sort([starts[:, 1], ends[:, 1]], axis=0)
-    first_rows = np.ceil(low).clip(0, row_count).astype(np.intp)
-    counts = np.ceil(high).clip(0, row_count).astype(np.intp) - first_rows
+    first_rows = np.ceil(low).clip(0, geometry.rows).astype(np.intp)
+    counts = np.ceil(high).clip(0, geometry.rows).astype(np.intp) - first_rows
     edges = np.repeat(np.arange(len(starts)), counts)
     before = np.repeat(np.cumsum(counts) - counts, counts)
     rows = np.arange(len(edges)) - before + first_rows[edges]
     (column, row), (next_column, next_row) = starts[edges].T, ends[edges].T
     crossings = column + (rows - row) * (next_column - column) / (next_row - row)
-    return edges, rows, np.ceil(crossings).astype(np.intp)
+    return np.stack([slices[edges], rows, np.ceil(crossings).clip(0, geometry.columns).astype(np.intp)])

@@ -1,5 +1,6 @@
 """Regions of interest: what one is called, and which voxels it holds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -89,6 +90,11 @@ class RoiMask:
         whole = np.zeros(shape, dtype=np.bool_)
         whole[self.box] = self.voxels
         return whole
+
+    def moved(self, by: Sequence[int]) -> Self:
+        """Return the same voxels with the box moved by so many slices, rows and columns."""
+        z, y, x = (slice(side.start + step, side.stop + step) for side, step in zip(self.box, by, strict=True))
+        return type(self)(self.name, (z, y, x), self.voxels)
 
     def volume_cm3(self, geometry: SeriesGeometry) -> float:
         """Return the volume of the region's voxels."""

@@ -170,7 +170,7 @@ def _contours_by_name(dataset: FileDataset, images: Sequence[str]) -> dict[str, 
 def _contour(item: Dataset, name: str, slice_indices: dict[str, int]) -> Contour:
     images = [reference.ReferencedSOPInstanceUID for reference in item.ContourImageSequence]
     if len(images) != 1 or images[0] not in slice_indices:
-        raise _invalid(f"{name} has a contour on an image that was not in the input")
+        raise _invalid(f"{name} has a contour that does not name one image of the input")
     # read from the bytes: the library's own number type is slow, and there are a million numbers
     written = cast("bytes", item.get_item("ContourData").value)
     coordinates_mm = np.array([float(number) for number in written.split(b"\\")])
@@ -191,11 +191,12 @@ def _listed_images(dataset: FileDataset) -> tuple[str, ...]:
 
 
 def _is_same(filled: RoiMask, mask: RoiMask) -> bool:
-    cropped = RoiMask.from_volume(mask.name, mask.voxels)
-    starts = [whole.start + side.start for whole, side in zip(mask.box, cropped.box, strict=True)]
-    return mask.is_empty == filled.is_empty and (
-        mask.is_empty
-        or ([side.start for side in filled.box] == starts and np.array_equal(filled.voxels, cropped.voxels))
+    """Compare two masks, whatever empty space their boxes hold."""
+    wanted = RoiMask.from_volume(mask.name, mask.voxels)
+    if wanted.is_empty or filled.is_empty:
+        return wanted.is_empty and filled.is_empty
+    return filled.box == wanted.moved([side.start for side in mask.box]).box and np.array_equal(
+        filled.voxels, wanted.voxels
     )
 
 

@@ -61,6 +61,7 @@ class Provenance:
         protocol: name of the protocol.
         label: Structure Set Label, at most 16 characters.
         station_name: the box, at most 16 characters.
+        holes: how holes are written, "keyhole" or "nested".
 
     Raises:
         ValueError: a text that is empty, too long for its element, or not plain ASCII.
@@ -74,6 +75,7 @@ class Provenance:
     label: str
     appliance_version: str
     station_name: str = "DELINEATE"
+    holes: str = "keyhole"
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -165,6 +167,7 @@ def _identity(provenance: Provenance, templates: Sequence[RoiTemplate]) -> tuple
         provenance.protocol,
         provenance.label,
         provenance.station_name,
+        provenance.holes,
         provenance.appliance_version,
         *(template.model_dump_json() for template in templates),
     )

@@ -4,15 +4,16 @@ Rows come first and are repeatable: an arrival leaves the queue only after its r
 means that it is indexed again, to the same effect.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from appliance.audit import trail
 from appliance.casework.case import FINAL, Move, move
-from appliance.dicom.ct_slice import CtSlice, parse_slice
-from appliance.dicom.ct_volume import same_image
+from appliance.dicom.ct_slice import parse_slice
 from appliance.dicom.identity import InstanceIdentity, read_identity
 from appliance.errors import SliceRefused
+from appliance.intake.comparison import IsSame, files_hold_one_image
 from appliance.records import Database, Transaction, queries
 from appliance.records.tables import Case, CaseState, Instance, InstanceState
 from appliance.spool import Arrival, Spool
@@ -35,8 +36,15 @@ class _Tally:
     repeated: int = 0
 
 
-def index_arrivals(database: Database, spool: Spool, now: datetime) -> int:
-    """Index a batch of what has arrived; returns how many objects it held, 0 while a small one still gathers."""
+def index_arrivals(database: Database, spool: Spool, now: datetime, is_same: IsSame = files_hold_one_image) -> int:
+    """Index a batch of what has arrived; returns how many objects it held, 0 while a small one still gathers.
+
+    Args:
+        database: where the rows go.
+        spool: where the objects are.
+        now: the time of the round.
+        is_same: tells whether two files hold one image; it may run aside, and may raise SliceRefused.
+    """
     batch = spool.arrivals(BATCH)
     if not batch or (len(batch) < BATCH and _still_gathers(batch[0], now)):
         return 0
@@ -46,13 +54,13 @@ def index_arrivals(database: Database, spool: Spool, now: datetime) -> int:
         path = spool.instance_path(arrival.digest) if usable else spool.quarantine_path(arrival.digest)
         spool.settle(arrival, path)
     with database.transaction() as tx:
-        tallies: dict[int, _Tally] = {}
+        round_ = _Round(tx, spool, now, is_same)
         for arrival, identity in read:
             if isinstance(identity, SliceRefused):
-                _quarantine(tx, arrival, identity, now)
+                round_.quarantine(arrival, identity)
             else:
-                _index(tx, spool, arrival, identity, now, tallies)
-        _account(tx, tallies, now)
+                round_.index(arrival, identity)
+        round_.account()
     for arrival, _ in read:
         spool.release(arrival)
     return len(batch)
@@ -70,112 +78,130 @@ def _identify(arrival: Arrival) -> InstanceIdentity | SliceRefused:
         return refused
 
 
-def _quarantine(tx: Transaction, arrival: Arrival, refused: SliceRefused, now: datetime) -> None:
-    known = queries.instance_by_digest(tx, arrival.digest)
-    if known is not None:
-        known.times_received += 1
-        return
-    tx.add(
-        Instance(
-            digest=arrival.digest,
-            source_ae="",
-            state=InstanceState.QUARANTINED,
-            reason=refused.reason,
-            sentence=refused.sentence,
-            received_at=now,
+@dataclass
+class _Round:
+    """One batch in one transaction."""
+
+    tx: Transaction
+    spool: Spool
+    now: datetime
+    is_same: IsSame
+    tallies: dict[int, _Tally] = field(default_factory=dict)
+
+    def quarantine(self, arrival: Arrival, refused: SliceRefused) -> None:
+        """Set aside what cannot belong to any series."""
+        known = queries.instance_by_digest(self.tx, arrival.digest)
+        if known is not None:
+            known.times_received += 1
+            return
+        self.tx.add(
+            Instance(
+                digest=arrival.digest,
+                source_ae="",
+                state=InstanceState.QUARANTINED,
+                reason=refused.reason,
+                sentence=refused.sentence,
+                received_at=self.now,
+            )
         )
-    )
-    trail.record(tx, "instance_quarantined", at=now, actor=ACTOR, sentence=refused.sentence, digest=arrival.digest)
-    tx.flush()
+        self._record("instance_quarantined", sentence=refused.sentence, digest=arrival.digest)
+        self.tx.flush()
 
+    def index(self, arrival: Arrival, identity: InstanceIdentity) -> None:
+        """Make an arrival an instance of its series, and of the series' open revision."""
+        latest = queries.latest_case(self.tx, identity.series_instance_uid)
+        known = queries.instance_by_digest(self.tx, arrival.digest)
+        if known is not None:
+            known.times_received += 1
+            self._repeat(latest)
+            return
+        instance = self._instance(arrival, identity)
+        if instance.state is InstanceState.QUARANTINED:
+            self._record("instance_quarantined", sentence=instance.sentence, digest=arrival.digest)
+            return
+        if instance.state is InstanceState.EQUIVALENT and latest is not None:
+            self._repeat(latest)
+            return
+        case = self._case_for(latest, identity)
+        if instance.state is InstanceState.CONFLICT:
+            self._record("instance_conflict", case_id=case.id, digest=arrival.digest)
+        queries.join_case(self.tx, case, [instance])
+        case.last_arrival_at = self.now
+        self.tallies.setdefault(case.id, _Tally()).added += 1
 
-def _index(
-    tx: Transaction,
-    spool: Spool,
-    arrival: Arrival,
-    identity: InstanceIdentity,
-    now: datetime,
-    tallies: dict[int, _Tally],
-) -> None:
-    latest = queries.latest_case(tx, identity.series_instance_uid)
-    known = queries.instance_by_digest(tx, arrival.digest)
-    if known is not None:
-        known.times_received += 1
-        if latest is not None:
-            _repeat(latest, now, tallies)
-        return
-    instance = Instance(
-        digest=arrival.digest,
-        sop_instance_uid=identity.sop_instance_uid,
-        series_instance_uid=identity.series_instance_uid,
-        transfer_syntax_uid=identity.transfer_syntax_uid,
-        source_ae=_plain(identity.source_ae, 16),
-        state=InstanceState.KEPT,
-        received_at=now,
-    )
-    twin = queries.kept_instance(tx, identity.sop_instance_uid)
-    if twin is not None:
-        _compare(spool, twin, instance)
-    tx.add(instance)
-    tx.flush()
-    if instance.state is InstanceState.QUARANTINED:
-        trail.record(tx, "instance_quarantined", at=now, actor=ACTOR, sentence=instance.sentence, digest=arrival.digest)
-        return
-    if instance.state is InstanceState.EQUIVALENT and latest is not None:
-        _repeat(latest, now, tallies)
-        return
-    case = _case_for(tx, latest, identity, now)
-    if instance.state is InstanceState.CONFLICT:
-        trail.record(tx, "instance_conflict", at=now, actor=ACTOR, case_id=case.id, digest=arrival.digest)
-    queries.join_case(tx, case, [instance])
-    case.last_arrival_at = now
-    tallies.setdefault(case.id, _Tally()).added += 1
+    def account(self) -> None:
+        """One event for each case and kind, instead of a hundred."""
+        for case_id, tally in self.tallies.items():
+            case = queries.case_by_id(self.tx, case_id)
+            if tally.added and case is not None:
+                case.slices = len(queries.instances_of(self.tx, case))
+                self._record("slices_received", case_id=case_id, count=tally.added, total=case.slices)
+            if tally.repeated:
+                self._record("slices_repeated", case_id=case_id, count=tally.repeated)
 
+    def _instance(self, arrival: Arrival, identity: InstanceIdentity) -> Instance:
+        instance = Instance(
+            digest=arrival.digest,
+            sop_instance_uid=identity.sop_instance_uid,
+            series_instance_uid=identity.series_instance_uid,
+            transfer_syntax_uid=identity.transfer_syntax_uid,
+            source_ae=_plain(identity.source_ae, 16),
+            state=InstanceState.KEPT,
+            received_at=self.now,
+        )
+        twin = queries.kept_instance(self.tx, identity.sop_instance_uid)
+        if twin is not None:
+            self._compare(twin, instance)
+        self.tx.add(instance)
+        self.tx.flush()
+        return instance
 
-def _compare(spool: Spool, twin: Instance, newcomer: Instance) -> None:
-    """Settle what two contents under one SOP Instance UID are to one another.
+    def _compare(self, twin: Instance, newcomer: Instance) -> None:
+        """Settle what two contents under one SOP Instance UID are to one another.
 
-    The same image in another transfer syntax is equivalent; a damaged object gives way to a whole one, whichever
-    came first; two whole and different images are a conflict that nobody can decide here.
-    """
-    parsed: dict[Instance, CtSlice] = {}
-    for instance in (twin, newcomer):
+        The same image in another transfer syntax is equivalent; a damaged object gives way to a whole one, whichever
+        came first; two whole and different images are a conflict that nobody can decide here.
+        """
+        whole = []
+        for instance in (twin, newcomer):
+            try:
+                parse_slice(self.spool.instance_path(instance.digest))
+                whole.append(instance)
+            except SliceRefused as refused:
+                instance.reason, instance.sentence = refused.reason, refused.sentence
+        if len(whole) == 2:
+            newcomer.state = InstanceState.EQUIVALENT if self._is_one_image(*whole) else InstanceState.CONFLICT
+        elif whole == [newcomer]:
+            twin.state = InstanceState.QUARANTINED
+        else:
+            newcomer.state = InstanceState.QUARANTINED
+
+    def _is_one_image(self, first: Instance, second: Instance) -> bool:
         try:
-            parsed[instance] = parse_slice(spool.instance_path(instance.digest))
-        except SliceRefused as refused:
-            instance.reason, instance.sentence = refused.reason, refused.sentence
-    if not parsed:
-        newcomer.state = InstanceState.QUARANTINED
-    elif len(parsed) == 1:
-        damaged = newcomer if twin in parsed else twin
-        damaged.state = InstanceState.QUARANTINED
-    else:
-        newcomer.state = InstanceState.EQUIVALENT if _same(*parsed.values()) else InstanceState.CONFLICT
+            return self.is_same(self.spool.instance_path(first.digest), self.spool.instance_path(second.digest))
+        except SliceRefused:
+            return False
 
+    def _repeat(self, case: Case | None) -> None:
+        if case is not None:
+            self.tallies.setdefault(case.id, _Tally()).repeated += 1
+            if case.state in FINAL:
+                case.repeated_at = self.now
 
-def _same(first: CtSlice, second: CtSlice) -> bool:
-    try:
-        return same_image(first, second)
-    except SliceRefused:
-        return False
+    def _case_for(self, latest: Case | None, identity: InstanceIdentity) -> Case:
+        """The open revision of the series: the latest if it still receives, else a new one with all slices so far."""
+        if latest is not None and latest.state in _OPEN:
+            if latest.state is CaseState.INCOMPLETE:
+                total = latest.slices + 1
+                move(self.tx, latest, Move.RECEIVE_MORE, at=self.now, actor=ACTOR, count=1, total=total)
+            return latest
+        if latest is not None and latest.state not in FINAL:
+            sentence = f"more slices came; revision {latest.revision + 1} takes its place"
+            move(self.tx, latest, Move.SUPERSEDE, at=self.now, actor=ACTOR, sentence=sentence)
+        return open_case(self.tx, latest, identity, self.now)
 
-
-def _repeat(case: Case, now: datetime, tallies: dict[int, _Tally]) -> None:
-    tallies.setdefault(case.id, _Tally()).repeated += 1
-    if case.state in FINAL:
-        case.repeated_at = now
-
-
-def _case_for(tx: Transaction, latest: Case | None, identity: InstanceIdentity, now: datetime) -> Case:
-    """The open revision of the series: the latest if it still receives, else a new one with all slices so far."""
-    if latest is not None and latest.state in _OPEN:
-        if latest.state is CaseState.INCOMPLETE:
-            move(tx, latest, Move.RECEIVE_MORE, at=now, actor=ACTOR, count=1, total=latest.slices + 1)
-        return latest
-    if latest is not None and latest.state not in FINAL:
-        sentence = f"more slices came; revision {latest.revision + 1} takes its place"
-        move(tx, latest, Move.SUPERSEDE, at=now, actor=ACTOR, sentence=sentence)
-    return open_case(tx, latest, identity, now)
+    def _record(self, event: str, case_id: int | None = None, **fields: Any) -> None:
+        trail.record(self.tx, event, at=self.now, actor=ACTOR, case_id=case_id, **fields)
 
 
 def open_case(tx: Transaction, previous: Case | None, identity: InstanceIdentity, now: datetime) -> Case:
@@ -210,14 +236,3 @@ def open_case(tx: Transaction, previous: Case | None, identity: InstanceIdentity
 def _plain(text: str, length: int) -> str:
     """What a row can hold of a header's text: without control characters (PostgreSQL takes no NUL), and no longer."""
     return "".join(filter(str.isprintable, text))[:length]
-
-
-def _account(tx: Transaction, tallies: dict[int, _Tally], now: datetime) -> None:
-    for case_id, tally in tallies.items():
-        case = queries.case_by_id(tx, case_id)
-        if tally.added and case is not None:
-            case.slices = len(queries.instances_of(tx, case))
-            fields = {"count": tally.added, "total": case.slices}
-            trail.record(tx, "slices_received", at=now, actor=ACTOR, case_id=case_id, **fields)
-        if tally.repeated:
-            trail.record(tx, "slices_repeated", at=now, actor=ACTOR, case_id=case_id, count=tally.repeated)

@@ -16,6 +16,7 @@ from appliance.dicom.ct_slice import parse_slice
 from appliance.dicom.identity import read_identity
 from appliance.errors import Reason, Refused, SeriesRefused, SliceRefused
 from appliance.intake.arrivals import ACTOR, index_arrivals, open_case
+from appliance.intake.comparison import IsolatedComparison
 from appliance.records import Database, Transaction, queries
 from appliance.records.tables import Case, CaseState, Instance, InstanceState
 from appliance.settings import Settings
@@ -32,16 +33,21 @@ class Assembler:
         self._settings = settings
         self._database = database
         self._spool = spool
+        self._comparison = IsolatedComparison()
 
     def sweep(self, now: datetime) -> int:
         """One round; returns how many objects it indexed, so that the caller knows whether to hurry on."""
         self._collect_notes(now)
-        indexed = index_arrivals(self._database, self._spool, now)
+        indexed = index_arrivals(self._database, self._spool, now, self._comparison)
         known_until = self._known_until(now)
         for case_id in self._quiet_cases(known_until):
             self._examine(case_id, now)
         self._answer_repeats(known_until, now)
         return indexed
+
+    def stop(self) -> None:
+        """End what runs aside."""
+        self._comparison.stop()
 
     def _known_until(self, now: datetime) -> datetime:
         """Everything that arrived before this instant is indexed; silence can only be told up to here.

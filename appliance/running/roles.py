@@ -52,6 +52,7 @@ def assemble(settings: Settings) -> None:
         reconciler.sweep(now_utc())
         if not indexed:
             stop.wait(TICK_S)
+    assembler.stop()
     _close(database, "assembler")
 
 

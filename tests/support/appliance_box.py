@@ -10,6 +10,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import psutil
+from sqlalchemy import select
+from sqlalchemy.orm import selectinload
+
 from appliance.audit.trail import TrailEntry, trail_of, trail_of_box
 from appliance.casework.case import FINAL
 from appliance.delivery.store_scu import Caller, NotDelivered, echo, send_files
@@ -18,9 +21,6 @@ from appliance.records import Database, queries
 from appliance.records.tables import Case, CaseState, Instance
 from appliance.settings import Peer, Settings, load_settings
 from appliance.spool import Spool
-from sqlalchemy import select
-from sqlalchemy.orm import selectinload
-
 from tests.support.config_folder import BONES, write_config
 from tests.support.fake_pacs import FakePacs
 from tests.support.free_ports import free_port
@@ -30,6 +30,8 @@ from tests.support.waiting import wait_until
 STOP_WITHIN_S = 10.0
 READY_WITHIN_S = 60.0
 CASE_WITHIN_S = 60.0
+SLOW = {**BONES, "name": "slow", "model": "slow", "match": {"body_part": ["ABDOMEN"]}}
+"""For `make_slow_patient`: so many small tiles that a worker is caught in the middle of them."""
 _QUICK: Mapping[str, Mapping[str, Any]] = {
     "appliance": {"data_dir": "../var", "models_dir": "../models"},
     "intake": {"series_quiet_s": 1.0, "incomplete_wait_s": 2.0, "free_space_reserve_mb": 1, "network_timeout_s": 5.0},
@@ -52,11 +54,12 @@ class ApplianceBox:
             for name in {name for part in parts for name in part}
         }
         make_threshold_package(folder / "models" / "thresholds", tile=(16, 32, 32))
+        make_threshold_package(folder / "models" / "slow", tile=(4, 8, 8))
         write_config(
             folder / "configs",
             merged,
             peers={"pacs": pacs.peer(storage_commitment=True)},
-            protocols={"bones": {**BONES, "rois": ["External", "Bone_Pelvic"]}},
+            protocols={"bones": BONES, "slow": SLOW},
         )
         self.settings: Settings = load_settings(folder / "configs")
         intake = self.settings.intake
@@ -204,7 +207,9 @@ class ApplianceBox:
                 return cases[0] if cases else None
             waiting_for_more = cases[0].state is CaseState.DELIVERED and CaseState.COMMITTED in states
             ended = cases[0].state in FINAL and not waiting_for_more and cases[0].repeated_at is None
-            assert not ended, f"the case is {cases[0].state}: {cases[0].sentence}\n{self.story(cases[0])}\n{self.tail()}"
+            assert not ended, (
+                f"the case is {cases[0].state}: {cases[0].sentence}\n{self.story(cases[0])}\n{self.tail()}"
+            )
             return None
 
         try:

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from pydicom import dcmread
+
 from appliance.intake.listener import _file_meta
 from appliance.spool import Arrival, Spool
-from pydicom import dcmread
 
 
 def data_set_bytes(path: Path) -> bytes:

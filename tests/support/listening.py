@@ -10,7 +10,6 @@ from pathlib import Path
 from appliance.delivery.store_scu import Caller, NotDelivered, echo
 from appliance.settings import Peer
 from appliance.spool import Spool
-
 from tests.support.config_folder import make_settings
 from tests.support.free_ports import free_port
 from tests.support.waiting import wait_until
@@ -37,7 +36,10 @@ class ListenerProcess:
     def running(self, wrapper: Sequence[str | Path] = ()) -> Iterator[subprocess.Popen[bytes]]:
         """The process, once it answers C-ECHO; killed at the end if it still runs."""
         command = [*wrapper, sys.executable, "-m", "appliance", "--config", self.folder, "listen"]
-        with (self.folder / "listen.log").open("ab") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        with (
+            (self.folder / "listen.log").open("ab") as log,
+            subprocess.Popen(command, stdout=log, stderr=log) as process,
+        ):
             try:
                 wait_until(lambda: self.answers(process), 30, "the listener to answer")
                 yield process

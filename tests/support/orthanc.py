@@ -61,12 +61,12 @@ class Orthanc:
 
     def get(self, path: str) -> Any:
         """JSON of a REST route."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}{path}", timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}{path}", timeout=10) as answer:
             return json.load(answer)
 
     def get_file(self, path: str) -> bytes:
         """Bytes of a REST route."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}{path}", timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}{path}", timeout=10) as answer:
             return bytes(answer.read())
 
     def structure_sets(self) -> list[bytes]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.support.ct_files import make_ct_series
+from tests.support.ct_files import all_slices, make_ct_series
 
 SHAPE = (12, 48, 48)
 SPACING_MM = (3.0, 4.0, 4.0)
@@ -37,6 +37,15 @@ def make_patient(folder: Path, series: str, *, slices: int = SHAPE[0], **options
         "hu": bony_hu(shape),
     }
     return make_ct_series(folder, series=series, **{**defaults, **options})
+
+
+def make_slow_patient(folder: Path, series: str) -> list[Path]:
+    """A patient who keeps a worker busy for a few seconds."""
+    shape = (40, 128, 128)
+    slow = all_slices(BodyPartExamined="ABDOMEN")
+    return make_patient(
+        folder, series, slices=shape[0], rows=shape[1], columns=shape[2], hu=bony_hu(shape), mutate=slow
+    )
 
 
 def interleave(*series: Sequence[Path]) -> list[Path]:

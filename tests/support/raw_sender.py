@@ -6,8 +6,10 @@ from io import BytesIO
 from pathlib import Path
 
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
-from pynetdicom import AE, Association
+from pynetdicom import AE, Association, evt
 from pynetdicom.dimse_primitives import C_STORE
+
+from appliance.delivery.store_scu import _send_without_delay
 from tests.support.arriving import data_set_bytes
 from tests.support.waiting import wait_until
 
@@ -24,8 +26,10 @@ def association(
     """An association with the appliance on `port`, established or not; released at the end unless it was aborted."""
     ae = AE(ae_title=caller)
     ae.add_requested_context(sop_class, syntax)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
-    opened = ae.associate("127.0.0.1", port, ae_title=called)
+    ae.acse_timeout = ae.network_timeout = 10
+    ae.dimse_timeout = 0.1  # how long one look for an answer takes
+    quick = [(evt.EVT_CONN_OPEN, _send_without_delay)]
+    opened = ae.associate("127.0.0.1", port, ae_title=called, evt_handlers=quick)
     try:
         yield opened
     finally:
@@ -55,7 +59,7 @@ def send_bytes(
 
 def _answer(opened: Association) -> tuple[int | None] | None:
     """The status in a tuple; None in it when the peer broke off; None as long as there is nothing."""
-    _, message = opened.dimse.get_msg(block=False)
+    _, message = opened.dimse.get_msg(block=True)
     if message is not None:
         return (int(message.Status),)
     return (None,) if opened.acse.is_aborted() or not opened.dul.is_alive() else None

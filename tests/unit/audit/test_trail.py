@@ -1,6 +1,7 @@
 """The audit trail: one event for each thing that happened, told in words, never without the words' facts."""
 
 import pytest
+
 from appliance.audit import trail
 from appliance.records import Database
 from appliance.records.tables import AuditEvent, CaseState
@@ -45,9 +46,7 @@ def test_an_event_and_the_row_that_it_explains_are_kept_or_lost_together(databas
 def test_what_belongs_to_no_case_is_shown_newest_last_and_within_a_limit(database: Database) -> None:
     with database.transaction() as tx:
         for number in range(5):
-            trail.record(
-                tx, "process_stopped", at=NOON, actor="supervisor", process=f"part {number}"
-            )
+            trail.record(tx, "process_stopped", at=NOON, actor="supervisor", process=f"part {number}")
     with database.reading() as tx:
         words = [entry.words for entry in trail.trail_of_box(tx, limit=3)]
     assert words == ["part 2 stopped", "part 3 stopped", "part 4 stopped"]

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from string import Formatter
 
-import appliance
 import pytest
+
+import appliance
 from appliance.audit.trail import EVENTS
 from appliance.casework.case import Move
 

@@ -7,6 +7,7 @@ from string import Formatter
 from typing import Any
 
 import pytest
+
 from appliance.audit import trail
 from appliance.casework.case import FINAL, MOVES, Move, MoveNotAllowed, move
 from appliance.records import Database

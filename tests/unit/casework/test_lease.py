@@ -4,6 +4,7 @@ import threading
 from datetime import timedelta
 
 import pytest
+
 from appliance.casework.lease import Lease, LeaseLost, WorkerStopping, give_back
 from appliance.clock import now_utc
 from appliance.records import Database, queries

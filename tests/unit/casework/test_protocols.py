@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from appliance.casework.protocols import choose_protocol
 from appliance.dicom.identity import InstanceIdentity
 from appliance.errors import Reason, SeriesRefused

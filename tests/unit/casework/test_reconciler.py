@@ -4,6 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
 from appliance.casework.reconciler import RING_AGAIN_AFTER, Reconciler
 from appliance.records import Database
 from appliance.records.tables import AuditEvent, CaseState

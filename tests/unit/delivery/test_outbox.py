@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from appliance.audit.trail import trail_of
 from appliance.delivery.outbox import Outbox
 from appliance.intake.listener import Listener
@@ -353,7 +354,9 @@ def test_a_result_that_is_gone_from_the_disk_does_not_stop_the_others(build: Bui
         bench.outbox.sweep(_at(second))
     assert read_case(bench.database, other_id).state is CaseState.DELIVERED
     assert bench.case.state is CaseState.SENDING
-    assert bench.delivery.sentence == f"{RESULT}.dcm cannot be read (No such file or directory); restore it from a backup"
+    assert (
+        bench.delivery.sentence == f"{RESULT}.dcm cannot be read (No such file or directory); restore it from a backup"
+    )
 
 
 def test_a_destination_that_was_taken_out_of_the_configuration_is_named(
@@ -397,9 +400,7 @@ def test_nothing_is_sent_before_its_time(build: Build) -> None:
     assert bench.pacs.associations == 0
 
 
-def test_every_destination_that_offers_commitment_must_commit(
-    tmp_path: Path, database: Database, spool: Spool
-) -> None:
+def test_every_destination_that_offers_commitment_must_commit(tmp_path: Path, database: Database, spool: Spool) -> None:
     case_id = _finished_case(database, spool)
     first_id, second_id = (new_delivery(database, case_id, name) for name in ("a", "b"))
     with FakePacs("A", commitment=Commitment.SILENT) as a, FakePacs("B", commitment=Commitment.SILENT) as b:

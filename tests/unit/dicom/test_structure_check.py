@@ -71,6 +71,11 @@ def number_twice(dataset: FileDataset) -> None:
     dataset.RTROIObservationsSequence[1].ReferencedROINumber = 1
 
 
+def name_two_images(dataset: FileDataset) -> None:
+    images = [contour.ContourImageSequence[0] for contour in dataset.ROIContourSequence[0].ContourSequence[:2]]
+    first_contour(dataset).ContourImageSequence = images
+
+
 CHANGES: dict[str, tuple[Change, str]] = {
     "patient": (lambda ds: setattr(ds, "PatientID", "OTHER"), "PatientID (0010,0020) is not that of the images"),
     "patient name": (
@@ -125,8 +130,9 @@ CHANGES: dict[str, tuple[Change, str]] = {
     ),
     "a foreign image contoured": (
         lambda ds: setattr(first_contour(ds).ContourImageSequence[0], "ReferencedSOPInstanceUID", "1.2.3"),
-        "External has a contour on an image that was not in the input",
+        "External has a contour that does not name one image of the input",
     ),
+    "two images contoured": (name_two_images, "External has a contour that does not name one image of the input"),
     "the wrong image contoured": (swap_images, "External has a contour off the plane of its image"),
     "off the plane": (
         lambda ds: move_first_contour(ds, axis=2, by_mm=0.05),
@@ -198,8 +204,9 @@ def test_a_correct_set_passes(content: bytes, series: CtSeries) -> None:
 
 
 def test_a_correct_set_gives_its_masks_back(content: bytes, series: CtSeries) -> None:
-    masks = [RoiMask.from_volume(name, voxels) for name, voxels in sample_regions(SHAPE).items()]
-    check_structure_set(content, series, masks)
+    whole = (slice(0, 3), slice(0, 12), slice(0, 15))
+    for crop in (RoiMask.from_volume, lambda name, voxels: RoiMask(name, whole, voxels)):
+        check_structure_set(content, series, [crop(name, voxels) for name, voxels in sample_regions(SHAPE).items()])
 
 
 def test_a_study_without_an_id_passes(tmp_path: Path) -> None:

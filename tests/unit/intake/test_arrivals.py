@@ -4,13 +4,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydicom.uid import JPEG2000Lossless
+
 from appliance.audit.trail import EVENTS, TrailEntry, trail_of
 from appliance.intake.arrivals import index_arrivals
 from appliance.records import Database, queries
 from appliance.records.session import DatabaseUnavailable
 from appliance.records.tables import AuditEvent, Case, CaseState, Instance, InstanceState
 from appliance.spool import Spool
-from pydicom.uid import JPEG2000Lossless
 from tests.support.arriving import arrive, arrive_all, data_set_bytes
 from tests.support.ct_files import all_slices, compress, make_ct_series, only_slice, sample_hu, set_raw
 from tests.support.rows import NOON

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from appliance.audit.trail import trail_of, trail_of_box
 from appliance.intake.assembler import Assembler
 from appliance.records import Database

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.uid import MRImageStorage
+
 from appliance.delivery.store_scu import Caller, NotDelivered, echo, send_files
 from appliance.dicom.identity import read_identity
 from appliance.intake.listener import Listener
 from appliance.settings import Peer
 from appliance.spool import Spool
-from pydicom.uid import MRImageStorage
 from tests.support.arriving import data_set_bytes
 from tests.support.config_folder import make_settings
 from tests.support.ct_files import make_ct_series
@@ -89,9 +90,8 @@ def test_strangers_may_call_where_the_site_wants_it(bench: Bench) -> None:
 
 @pytest.mark.parametrize("bench", [{"max_associations": 1}], indirect=True)
 def test_too_many_associations_are_turned_away_until_one_ends(bench: Bench) -> None:
-    with association(bench.port):
-        with association(bench.port) as second:
-            assert second.is_rejected
+    with association(bench.port), association(bench.port) as second:
+        assert second.is_rejected
     wait_until(lambda: _answers(bench), 5, "the place to be free again")
 
 

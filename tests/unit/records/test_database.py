@@ -8,11 +8,12 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import IntegrityError, StatementError
+
 from appliance.records import Database
 from appliance.records.session import DatabaseUnavailable, _alembic
 from appliance.records.tables import AuditEvent, Base, Case, CaseState
-from sqlalchemy import inspect, text
-from sqlalchemy.exc import IntegrityError, StatementError
 from tests.support.free_ports import free_port
 from tests.support.rows import NOON, add_case, new_case, read_case
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
 from appliance.errors import SettingsError
 from appliance.settings import Settings, load_settings
-from pydantic import ValidationError
 from tests.support.config_folder import BONES, PACS, ROIS, make_settings, write_config
 
 SHIPPED = Path(__file__).parents[3] / "configs"
@@ -132,7 +133,7 @@ def test_two_protocols_may_not_share_a_name(tmp_path: Path) -> None:
 def test_a_value_that_cannot_be_meant_is_refused_with_its_key(tmp_path: Path, table: str, line: str) -> None:
     folder = write_config(tmp_path)
     (folder / "appliance.toml").write_text(f"[{table}]\n{line}\n")
-    assert _refusal(folder).startswith(f"appliance.toml: {table}.{line.split()[0]}: ")
+    assert _refusal(folder).startswith(f"appliance.toml: {table}.{line.split(maxsplit=1)[0]}: ")
 
 
 def test_a_file_that_is_no_toml_is_named_with_the_line(tmp_path: Path) -> None:

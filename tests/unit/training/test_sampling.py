@@ -57,6 +57,7 @@ def test_what_lies_outside_a_spoilt_scan_is_air_and_background() -> None:
         gone = classes == 0
         shortened += bool(gone.any())
         assert (hu[gone] == -1000).all()
+        assert (classes[hu < -900] == 0).all()
     assert 5 < shortened < 30
 
 

