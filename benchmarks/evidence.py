@@ -44,11 +44,15 @@ def _page(
     return [
         "# Evidence",
         "",
-        f"Made by `make evidence` on {now_utc():%Y-%m-%d} with Delineate {__version__} on {platform.machine()}, "
-        f"{os.cpu_count()} cores. Do not edit by hand.",
+        (
+            f"Made by `make evidence` on {now_utc():%Y-%m-%d} with Delineate {__version__} on {platform.machine()}, "
+            f"{os.cpu_count()} cores. Do not edit by hand."
+        ),
         "",
-        f"Model: {manifest.name} {manifest.version}, {len(manifest.folds)} folds, mean of softmax, package digest "
-        f"`{package.digest}`.",
+        (
+            f"Model: {manifest.name} {manifest.version}, {len(manifest.folds)} folds, mean of softmax, package digest "
+            f"`{package.digest}`."
+        ),
         "",
         "This model was trained on synthetic phantoms alone. It is a demonstration and is not for clinical use.",
         "",
@@ -58,29 +62,36 @@ def _page(
         "",
         f"## {len(HELD_OUT)} held-out phantoms",
         "",
-        f"Seeds {HELD_OUT.start} to {HELD_OUT.stop - 1}, never trained on; the truth is exact. "
-        f"{phantom_s:.1f} CPU-seconds for each phantom.",
+        (
+            f"Seeds {HELD_OUT.start} to {HELD_OUT.stop - 1}, never trained on; the truth is exact. "
+            f"{phantom_s:.1f} CPU-seconds for each phantom."
+        ),
         "",
         "| structure | phantoms | mean Dice | least Dice | median HD95 mm |",
         "|---|---:|---:|---:|---:|",
         *(
-            f"| {one.roi} | {one.cases} | {one.mean_dice:.3f} | {one.least_dice:.3f} | {one.median_hausdorff95_mm:.1f} |"
+            f"| {one.roi} | {one.cases} | {one.mean_dice:.3f} | {one.least_dice:.3f} "
+            f"| {one.median_hausdorff95_mm:.1f} |"
             for one in summaries
         ),
         f"| **mean of structures** | | **{mean:.3f}** | | |",
     ]
 
 
+_ABOUT_THE_CT = """\
+One CT of abdomen and pelvis (112 slices of 3 mm, a man with a metal nail in the left femur), which the model never saw
+in training. The reference is the output of another model (TotalSegmentator), a second opinion and not ground truth. It
+has no rectum; the lowest part of its colon stands for it, so that row says little. External is a threshold on HU, so
+its row is an easy one.
+
+**These are development figures.** The phantoms were shaped with this CT in view (its pictures and the places of its
+organs), and the training was changed after looking at results on it. With one CT there is no confidence interval. An
+honest figure needs CTs that nobody has looked at."""
+
+
 def _real_part(scores: list[Score], real_s: float) -> list[str]:
     return [
-        "One CT of abdomen and pelvis (112 slices of 3 mm, a man with a metal nail in the left femur), which the model "
-        "never saw in training. The reference is the output of another model (TotalSegmentator), a second opinion and "
-        "not ground truth. It has no rectum; the lowest part of its colon stands for it, so that row says little. "
-        "External is a threshold on HU, so its row is an easy one.",
-        "",
-        "**These are development figures.** The phantoms were shaped with this CT in view (its pictures and the places "
-        "of its organs), and the training was changed after looking at results on it. With one CT there is no "
-        "confidence interval. An honest figure needs CTs that nobody has looked at.",
+        _ABOUT_THE_CT,
         "",
         f"{real_s:.1f} CPU-seconds.",
         "",

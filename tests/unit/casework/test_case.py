@@ -62,7 +62,7 @@ def _printed_table(markdown: str) -> set[tuple[str, ...]]:
     return table
 
 
-@pytest.mark.parametrize(("pair", "target"), MOVES.items(), ids=lambda value: str(value))
+@pytest.mark.parametrize(("pair", "target"), MOVES.items(), ids=str)
 def test_a_move_changes_the_state_and_leaves_one_event(
     database: Database, pair: tuple[CaseState, Move], target: CaseState
 ) -> None:

@@ -133,7 +133,7 @@ def test_a_series_has_each_revision_once(database: Database) -> None:
 
 def test_a_database_without_tables_says_what_to_do(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'new' / 'delineate.sqlite'}")
-    with pytest.raises(DatabaseUnavailable, match="schema absent, expected .*; run `delineate migrate`"):
+    with pytest.raises(DatabaseUnavailable, match=r"schema absent, expected .*; run `delineate migrate`"):
         database.check()
     database.migrate()
     assert database.check()
