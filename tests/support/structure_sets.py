@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage
 
 from appliance.dicom.contours import trace
 from appliance.dicom.ct_series import CtSeries
@@ -65,3 +68,18 @@ def sample_regions(shape: tuple[int, int, int]) -> dict[str, NDArray[np.bool_]]:
         "Noise": np.random.default_rng(0).random(shape) < 0.5,
         "Nothing": np.zeros(shape, dtype=np.bool_),
     }
+
+
+def small_structure_set(sop_instance_uid: str) -> bytes:
+    """Return the smallest file that can be sent as a structure set under this UID."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = RTStructureSetStorage
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+    meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    dataset = Dataset()
+    dataset.file_meta = meta
+    dataset.SOPClassUID, dataset.SOPInstanceUID = RTStructureSetStorage, UID(sop_instance_uid)
+    dataset.StructureSetLabel = "SMALL"
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()

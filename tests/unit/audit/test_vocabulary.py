@@ -12,7 +12,7 @@ from appliance.audit.trail import EVENTS
 from appliance.casework.case import Move
 
 CODE = Path(appliance.__file__).parent
-RECORDERS = {"record", "_remember", "_note", "move"}
+RECORDERS = {"record", "_record", "_remember", "_note", "move"}
 """Functions whose second argument is an event; the listener's notes become events too, with it as the first."""
 
 
