@@ -13,7 +13,7 @@ from pydicom.uid import RTStructureSetStorage
 from pynetdicom import build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance  # type: ignore[attr-defined]
 
-from appliance.delivery.store_scu import Caller, NotDelivered
+from appliance.delivery.store_scu import UNCOMPRESSED, Caller, NotDelivered
 from appliance.dicom.commitment_report import commitment_report
 from appliance.settings import Peer
 
@@ -51,7 +51,7 @@ def request_commitment(
         return 0x0000, None
 
     ae = caller.application_entity()
-    ae.add_requested_context(StorageCommitmentPushModel)
+    ae.add_requested_context(StorageCommitmentPushModel, UNCOMPRESSED)
     association = ae.associate(
         peer.host,
         peer.port,

