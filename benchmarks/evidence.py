@@ -23,9 +23,9 @@ def main(page: Path) -> None:
     judge, package = Judge(PACKAGE, threads=os.cpu_count() or 1), load_package(PACKAGE)
     real = os.environ.get("DELINEATE_REAL_CT", "")
     scores = _score_real(judge, Path(real)) if real else None
-    real_s = judge.processor_s
+    real_s = judge.effort.cpu_seconds
     summaries = summarise(score_phantoms(judge, HELD_OUT, lambda done, total: print(f"phantom {done} of {total}")))
-    phantom_s = (judge.processor_s - real_s) / len(HELD_OUT)
+    phantom_s = (judge.effort.cpu_seconds - real_s) / len(HELD_OUT)
     page.write_text("\n".join(_page(package, scores, summaries, real_s, phantom_s)) + "\n")
     print(f"wrote {page}")
 

@@ -2,10 +2,13 @@
 
 import gc
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
+
 from appliance.records import Database
 from appliance.spool import Spool
 
@@ -19,6 +22,26 @@ def pytest_configure(config: pytest.Config) -> None:
 def _sockets_are_collected_while_that_filter_holds() -> Iterator[None]:
     yield
     gc.collect()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_log() -> None:
+    """Lines to read when a test fails; drawing tracebacks in colours takes a second each."""
+    structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
+
+
+@pytest.fixture(scope="module")
+def stop_meanwhile() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Stops servers while the next tests run, each of which has its own; all have stopped when the module ends."""
+    stopping: list[threading.Thread] = []
+
+    def _stop(stop: Callable[[], None]) -> None:
+        stopping.append(threading.Thread(target=stop))
+        stopping[-1].start()
+
+    yield _stop
+    for thread in stopping:
+        thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,8 @@ def _contour(bench: Workbench, lease: Lease) -> None:
     protocol, paths = _task(bench, lease)
     ensemble = bench.ensemble(protocol.model)
     series, volume, digest = _load(paths, lease)
-    masks = _segment(ensemble, volume, protocol, lease)
+    absent = [name for name in protocol.rois if not bench.settings.rois[name].exists_in(series.patient_sex)]
+    masks = _segment(ensemble, volume, protocol, absent, lease)
     contours = _trace(masks, series, protocol, lease)
     effort = Effort()
     with measured(effort):
@@ -119,8 +120,13 @@ def _load(paths: list[Path], lease: Lease) -> tuple[CtSeries, CtVolume, str]:
     return series, volume, digest
 
 
-def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Lease) -> list[RoiMask]:
-    """Volume to masks of the protocol's structures, in the protocol's order; absent structures are left out."""
+def _segment(
+    ensemble: Ensemble, volume: CtVolume, protocol: Protocol, absent: list[str], lease: Lease
+) -> list[RoiMask]:
+    """Volume to masks of the protocol's structures, in the protocol's order.
+
+    What was not found is left out, and so is what is `absent` in a patient of this sex, whatever the model says.
+    """
     manifest = ensemble.package.manifest
     unknown = sorted(set(protocol.rois) - {roi.name for roi in manifest.rois})
     if unknown:
@@ -141,10 +147,12 @@ def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Le
     effort = Effort()
     with measured(effort):
         found = {mask.name: mask for mask in decide(probabilities, manifest) if not mask.is_empty}
-    masks = [found[name] for name in protocol.rois if name in found]
+    masks = [found[name] for name in protocol.rois if name in found and name not in absent]
     volumes = [f"{mask.name} {mask.volume_cm3(volume.geometry):.1f} cm³" for mask in masks]
-    missing = [f"{name} not found" for name in protocol.rois if name not in found]
-    _remember(lease, "masks_decided", volumes=", ".join(volumes + missing) or "none", **effort.fields())
+    missing = [f"{name} not found" for name in protocol.rois if name not in found and name not in absent]
+    left_out = [f"{name} left out because of the patient's sex" for name in absent]
+    words = ", ".join(volumes + missing + left_out) or "none"
+    _remember(lease, "masks_decided", volumes=words, **effort.fields())
     if not [mask for mask in masks if mask.name != "External"]:
         sentence = "none of the protocol's structures was found; check that the scan shows the region of the protocol"
         raise ResultRefused(Reason.NOTHING_FOUND, sentence)

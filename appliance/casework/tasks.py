@@ -66,17 +66,20 @@ def attend(bench: Workbench, case_id: int) -> None:
     except LeaseLost:
         log.warning("lease_lost", case=case_id)
     except WorkerStopping:
-        _return(bench, case_id, "the worker was stopped", attempts_allowed=1 << 30)
+        _return(bench, case_id, "the worker was stopped", stopped=True)
     except Exception as error:
         log.exception("case_broke", case=case_id)
-        _return(bench, case_id, _in_words(error), attempts_allowed=bench.settings.worker.attempts)
+        _return(bench, case_id, _in_words(error), stopped=False)
 
 
-def _return(bench: Workbench, case_id: int, sentence: str, *, attempts_allowed: int) -> None:
+def _return(bench: Workbench, case_id: int, sentence: str, *, stopped: bool) -> None:
+    """Give the case back; that somebody stopped the worker is not held against it."""
     with bench.database.transaction() as tx:
         case = queries.case_by_id(tx, case_id)
         if case is not None and case.state is CaseState.SEGMENTING and case.lease_owner == bench.worker:
-            give_back(tx, case, sentence, attempts_allowed=attempts_allowed, at=now_utc(), actor=bench.worker)
+            case.attempts -= stopped
+            allowed = bench.settings.worker.attempts
+            give_back(tx, case, sentence, attempts_allowed=allowed, at=now_utc(), actor=bench.worker)
 
 
 def _in_words(error: Exception) -> str:

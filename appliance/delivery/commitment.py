@@ -20,7 +20,7 @@ from appliance.settings import Peer
 REQUEST_STORAGE_COMMITMENT = 1
 """Action type ID, PS3.4 Table J.3.2-1."""
 
-_LINGER_S = 0.3
+_LINGER_S = 0.2
 """A peer that reports on the association of the request does so at once; the others are not waited for longer."""
 
 

@@ -64,6 +64,11 @@ class CtSeries:
         return self.slices[0].frame_of_reference_uid
 
     @property
+    def patient_sex(self) -> str:
+        """Patient's Sex: M, F, O, or empty when it is not known (PS3.3 §C.7.1.1)."""
+        return self.slices[0].header.get("PatientSex", b"").decode("ascii", "replace").strip(" \0").upper()
+
+    @property
     def sop_instance_uids(self) -> tuple[str, ...]:
         """SOP Instance UIDs in the order of the slices."""
         return tuple(one.sop_instance_uid for one in self.slices)

@@ -40,6 +40,7 @@ class RoiTemplate(BaseModel):
         colour: red, green and blue, 0-255.
         interpreted_type: what the planning system shall take it for.
         code: what it is in a terminology, where one is known.
+        sex: the Patient's Sex that alone has it; it is not drawn in patients known to be of the other.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +50,11 @@ class RoiTemplate(BaseModel):
     colour: tuple[Intensity, Intensity, Intensity]
     interpreted_type: InterpretedType = "ORGAN"
     code: RoiCode | None = None
+    sex: Literal["M", "F"] | None = None
+
+    def exists_in(self, patient_sex: str) -> bool:
+        """Whether a patient of this sex can have it; anything but M and F leaves the question open."""
+        return self.sex is None or patient_sex not in {"M", "F"} or patient_sex == self.sex
 
 
 @dataclass(frozen=True, eq=False)

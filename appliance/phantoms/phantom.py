@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from appliance.phantoms.anatomy import Anatomy, build_anatomy
+from appliance.phantoms.anatomy import Anatomy, build_complete_anatomy
 from appliance.phantoms.anatomy.patient import Sex
 from appliance.phantoms.noise import Floats, smooth_noise, stretch
 from appliance.phantoms.rendering import add_metal_streaks, add_texture
@@ -58,7 +58,7 @@ def make_phantom(
             filled with air; a shorter one is centred on the pelvis.
         sex: None leaves it to the seed.
     """
-    anatomy = build_anatomy(seed, sex)
+    anatomy = build_complete_anatomy(seed, sex)
     spacing = np.array(spacing_mm, float)
     size = np.maximum(1, np.rint(_ANATOMY_SIZE_MM / spacing)).astype(int) if shape is None else np.array(shape)
     first_mm = _first_voxel_mm(size, spacing)

@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,11 +103,9 @@ class Spool:
         A crash between the two leaves both names, and the arrival is simply indexed again.
         """
         make_folder(final.parent)
-        try:
+        with suppress(FileExistsError):
             os.link(arrival.path, final)
-        except FileExistsError:
-            return
-        sync_folder(final.parent)
+        sync_folder(final.parent)  # also when the name is there already: whoever gave it may have died before this
 
     def release(self, arrival: Arrival) -> None:
         """Take an indexed arrival off the queue, once its row is committed."""

@@ -12,7 +12,10 @@ from appliance.phantoms.anatomy import build_anatomy
 
 @dataclass(frozen=True, slots=True)
 class PhantomStore:
-    """Anatomies in a folder, one file per seed, read through memory maps so that all processes share one copy."""
+    """Anatomies in a folder, one file per seed, read through memory maps so that all processes share one copy.
+
+    They are kept as they fall, also the few that lost an organ: there are patients without a prostate.
+    """
 
     folder: Path
 

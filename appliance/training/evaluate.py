@@ -11,10 +11,10 @@ from appliance.clock import Effort, measured
 from appliance.dicom.ct_volume import CtVolume
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.phantoms import make_phantom
+from appliance.segmentation.agreement import dice, hausdorff95_mm
 from appliance.segmentation.ensemble import Ensemble
 from appliance.segmentation.model_package import load_package
 from appliance.segmentation.postprocess import decide
-from appliance.training.metrics import dice, hausdorff95_mm
 
 Masks = Mapping[str, npt.NDArray[np.bool_]]
 _PHANTOM_SPACING_MM = (3.0, 2.0, 2.0)

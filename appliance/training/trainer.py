@@ -15,7 +15,7 @@ def train(config: TrainingConfig, out_dir: Path, *, on_progress: Progress) -> Pa
     """Train the ensemble and write its model package; returns the package's folder.
 
     Everything is kept in `out_dir`: phantoms, a checkpoint per stage, the package. An interrupted run is resumed by the
-    same call, and ends with the weights that it would have ended with.
+    same call, with the tiles that it would have seen. In bfloat16 the last bits differ from run to run all the same.
 
     Raises:
         ExportDiffers: an exported fold does not answer as the trained one does.

@@ -1,6 +1,5 @@
 """The real appliance, as an operator starts it: `delineate up` on a folder of its own, watched from outside."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -87,11 +86,8 @@ class ApplianceBox:
         return [sys.executable, "-m", "appliance", "--config", str(self.settings.folder), *arguments]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, as an operator on a wide terminal."""
-        wide = {**os.environ, "COLUMNS": "600", "NO_COLOR": "1"}
-        return subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, timeout=60, env=wide, check=False
-        )
+        """Run a command to its end."""
+        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=60, check=False)
 
     def start(self) -> None:
         """`delineate up`; returns when the listener answers C-ECHO and the rows can be read."""

@@ -12,6 +12,7 @@ ROIS: Mapping[str, Any] = {
     "Bone_Pelvic": {"number": 7, "colour": [218, 112, 214], "code": {"value": "118645006", "meaning": "Pelvic bone"}},
     "Femur_L": {"number": 5, "colour": [60, 179, 113]},
     "Femur_R": {"number": 6, "colour": [46, 139, 187]},
+    "Other": {"number": 99, "colour": [1, 2, 3]},
 }
 BONES: Mapping[str, Any] = {
     "name": "bones",

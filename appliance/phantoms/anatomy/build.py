@@ -1,5 +1,6 @@
 """One patient, from skin to bone, in the order in which later organs push earlier ones aside."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ from appliance.phantoms.anatomy.soft_tissue import draw_great_vessels, draw_musc
 from appliance.phantoms.anatomy.spine import draw_ribs, draw_spine
 from appliance.phantoms.anatomy.upper_abdomen import draw_upper_abdomen
 from appliance.phantoms.anatomy.warp import warp_maps
+from appliance.phantoms.shapes import VOXEL_MM
 from appliance.phantoms.tissues import Structure, Tissue
 
 
@@ -35,9 +37,38 @@ class Anatomy:
     sex: Sex
 
 
-def build_anatomy(seed: int, sex: Sex | None = None) -> Anatomy:
-    """Build the patient of one seed; the same seed and sex give the same voxels."""
-    rng = np.random.default_rng([seed, 1])
+_LEAST_ML = {
+    Structure.BLADDER: 20.0,
+    Structure.RECTUM: 20.0,
+    Structure.PROSTATE: 10.0,
+    Structure.FEMUR_LEFT: 60.0,
+    Structure.FEMUR_RIGHT: 60.0,
+    Structure.HIP: 300.0,
+    Structure.SACRUM: 80.0,
+    Structure.BOWEL: 300.0,
+}
+"""Smaller than this, an organ has been lost on the way, cut off by the skin of an unlucky body or by a neighbour."""
+
+
+def build_complete_anatomy(seed: int, sex: Sex | None = None) -> Anatomy:
+    """Build the patient of one seed, drawn again in the few cases (1 in 50) in which an organ was lost."""
+    anatomy = build_anatomy(seed, sex)
+    for attempt in itertools.count(1):
+        if _is_complete(anatomy):
+            break
+        anatomy = build_anatomy(seed, anatomy.sex, attempt)
+    return anatomy
+
+
+def _is_complete(anatomy: Anatomy) -> bool:
+    volumes_ml = np.bincount(anatomy.structure.ravel(), minlength=len(Structure)) * VOXEL_MM**3 / 1000
+    absent = set() if anatomy.sex == "male" else {Structure.PROSTATE}
+    return all(volumes_ml[structure] >= least for structure, least in _LEAST_ML.items() if structure not in absent)
+
+
+def build_anatomy(seed: int, sex: Sex | None = None, attempt: int = 0) -> Anatomy:
+    """Build the patient of one seed as it falls; the same arguments give the same voxels."""
+    rng = np.random.default_rng([seed, 1, attempt] if attempt else [seed, 1])
     patient = draw_patient(rng, sex)
     canvas = draw_body(patient, rng)
     draw_muscles(canvas, patient, rng)

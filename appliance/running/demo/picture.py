@@ -13,6 +13,9 @@ from appliance.settings import Settings
 _WINDOW_HU = (-160.0, 240.0)
 _PANEL_PX, _LEGEND_PX, _OVERSAMPLE, _MARGIN_MM = 480, 150, 2, 15.0
 
+_WINDOWS = ((0.22, 0.36), (0.42, 0.56), (0.64, 0.78))
+"""Which parts of the scan the three slices are taken from: what lies between keeps them apart."""
+
 
 def draw(path: Path, volume: CtVolume, rois: Mapping[str, RoiContours], settings: Settings, title: str) -> None:
     """Write a PNG of the three slices that show most, with every structure in its own colour."""
@@ -38,8 +41,8 @@ def _telling_slices(count: int, rois: Mapping[str, RoiContours]) -> list[int]:
     for name, roi in rois.items():
         for contour in roi.contours:
             seen[contour.slice_index].add(name)
-    thirds = np.array_split(np.arange(count), 3)
-    return [max(third.tolist(), key=lambda k: (len(seen[k]), -abs(k - int(third.mean())))) for third in thirds]
+    windows = [range(int(low * count), max(int(low * count) + 1, int(high * count))) for low, high in _WINDOWS]
+    return [max(window, key=lambda k: len(seen[k])) for window in windows]
 
 
 def _panel(volume: CtVolume, rois: Mapping[str, RoiContours], settings: Settings, k: int) -> Image.Image:

@@ -63,7 +63,9 @@ def _finished_case(database: Database, spool: Spool, uid: str = RESULT, **fields
 
 
 @pytest.fixture
-def build(tmp_path: Path, database: Database, spool: Spool) -> Iterator[Build]:
+def build(
+    tmp_path: Path, database: Database, spool: Spool, stop_meanwhile: Callable[[Callable[[], None]], None]
+) -> Iterator[Build]:
     """Makes the bench, with a PACS that deals with commitment as told, or offers none."""
     started: list[Any] = []
 
@@ -76,7 +78,7 @@ def build(tmp_path: Path, database: Database, spool: Spool) -> Iterator[Build]:
             "retry_first_s": FIRST_S,
             "retry_cap_s": CAP_S,
             "commitment_wait_s": COMMITMENT_S,
-            "network_timeout_s": 0.5,
+            "network_timeout_s": 0.3,
         }
         settings = make_settings(
             tmp_path,
@@ -97,7 +99,7 @@ def build(tmp_path: Path, database: Database, spool: Spool) -> Iterator[Build]:
 
     yield _build
     for one in started:
-        one.stop()
+        stop_meanwhile(one.stop)
 
 
 def _at(seconds: float) -> datetime:

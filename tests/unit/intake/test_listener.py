@@ -1,7 +1,7 @@
 """The listener: success means kept, who may call is checked, and whatever is turned away leaves a note."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tests.support.free_ports import free_port
 from tests.support.raw_sender import association, send_bytes, send_file
 from tests.support.waiting import wait_until
 
+Stop = Callable[[Callable[[], None]], None]
 HOSTILE = "../../../../etc/passwd"
 
 
@@ -44,14 +45,14 @@ class Bench:
 
 
 @pytest.fixture
-def bench(request: pytest.FixtureRequest, tmp_path: Path, spool: Spool) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest, tmp_path: Path, spool: Spool, stop_meanwhile: Stop) -> Iterator[Bench]:
     """A listener; a test may change its settings by `indirect`."""
     changes: dict[str, Any] = getattr(request, "param", {})
     intake = {"port": free_port(), "free_space_reserve_mb": 0, "network_timeout_s": 5.0, **changes}
     listener = Listener(make_settings(tmp_path, {"intake": intake}), spool)
     bench = Bench(listener.start(), spool)
     yield bench
-    listener.stop()
+    stop_meanwhile(listener.stop)
 
 
 def _answers(bench: Bench) -> bool:

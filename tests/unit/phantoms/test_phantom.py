@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from appliance.phantoms import Phantom, make_phantom
+from appliance.phantoms.anatomy import build_anatomy, build_complete_anatomy
 from appliance.phantoms.anatomy.patient import Sex
-from appliance.phantoms.tissues import ROI_STRUCTURES
+from appliance.phantoms.tissues import ROI_STRUCTURES, Structure
 
 PATIENTS = ((11, "male"), (12, "female"), (13, "male"))
 PLAUSIBLE_ML = {
@@ -72,6 +73,13 @@ def test_left_is_left_back_is_back_and_head_is_up(seed: int, sex: Sex) -> None:
     assert right[0] < -40
     assert sacrum[1] > bladder[1] + 30
     assert sacrum[2] > max(left[2], right[2])
+
+
+def test_a_patient_who_lost_an_organ_in_the_drawing_is_drawn_again() -> None:
+    as_it_fell, complete = build_anatomy(22), build_complete_anatomy(22)
+    assert as_it_fell.sex == complete.sex == "male"
+    prostates = [(anatomy.structure == Structure.PROSTATE).sum() * 0.027 for anatomy in (as_it_fell, complete)]
+    assert prostates[0] < 10 < prostates[1]
 
 
 def test_the_prostate_lies_below_the_bladder_and_in_front_of_the_rectum() -> None:

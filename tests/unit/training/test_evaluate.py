@@ -9,7 +9,7 @@ from appliance.dicom.geometry import SeriesGeometry
 from appliance.phantoms import make_phantom
 from appliance.phantoms.ct_files import write_ct_series
 from appliance.training.evaluate import Judge, Score, summarise
-from appliance.training.reference_ct import read_reference_ct
+from benchmarks.reference_ct import read_reference_ct
 from tests.support.model_packages import make_threshold_package
 
 

@@ -1,0 +1,237 @@
+"""The worker: from durable slices to a durable structure set in the outbox, and what happens to a case that breaks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.audit.trail import trail_of
+from appliance.casework.case import MoveNotAllowed, retry
+from appliance.casework.steps import Workbench
+from appliance.casework.tasks import attend
+from appliance.dicom.structure_check import read_structure_set
+from appliance.intake.assembler import Assembler
+from appliance.records import Database, queries
+from appliance.records.tables import Case, CaseState, Delivery, DeliveryState
+from appliance.settings import Settings
+from appliance.spool import Spool
+from tests.support.arriving import arrive_all
+from tests.support.config_folder import BONES, make_settings
+from tests.support.model_packages import make_threshold_package
+from tests.support.patients import AIR_HU, bony_hu, make_patient
+from tests.support.rows import NOON, new_case, read_case
+
+MINUTE = timedelta(minutes=1)
+
+
+@dataclass
+class Site:
+    """A worker, and the one case that waits for it."""
+
+    bench: Workbench
+    case_id: int
+
+    @property
+    def case(self) -> Case:
+        return read_case(self.bench.database, self.case_id)
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        with self.bench.database.reading() as tx:
+            return list(queries.deliveries_of(tx, self.case))
+
+    def events(self) -> list[str]:
+        with self.bench.database.reading() as tx:
+            return [entry.event for entry in trail_of(tx, self.case_id)]
+
+    def attend(self, **changes: Any) -> None:
+        attend(replace(self.bench, **changes), self.case_id)
+
+    def change(self, **fields: Any) -> None:
+        """As if somebody else had written these fields of the row."""
+        with self.bench.database.transaction() as tx:
+            case = queries.case_by_id(tx, self.case_id)
+            assert case is not None
+            for name, value in fields.items():
+                setattr(case, name, value)
+
+
+Build = Callable[..., Site]
+
+
+@pytest.fixture
+def build(tmp_path: Path, database: Database, spool: Spool) -> Build:
+    """Makes a queued case from a patient of a few slices; the model is real and knows body and bone."""
+
+    def _build(protocol: dict[str, Any] | None = None, **patient: Any) -> Site:
+        make_threshold_package(tmp_path / "models" / "thresholds", tile=(16, 32, 32))
+        tables = {"appliance": {"models_dir": "../models"}, "worker": {"threads": 1}}
+        settings = make_settings(tmp_path, tables, protocols={"bones": {**BONES, **(protocol or {})}})
+        arrive_all(spool, make_patient(tmp_path / "ct", "one", **{"slices": 6, **patient}))
+        assembler = Assembler(settings, database, spool)
+        for minute in range(3):
+            assembler.sweep(NOON + minute * MINUTE)
+        site = Site(Workbench(settings, database, spool, worker="worker-1"), case_id=1)
+        assert site.case.state is CaseState.QUEUED
+        return site
+
+    return _build
+
+
+def test_a_queued_case_becomes_a_durable_structure_set_in_the_outbox(build: Build) -> None:
+    site = build()
+    site.attend()
+    assert site.events()[-6:] == [
+        "work_started",
+        "volume_loaded",
+        "segmented",
+        "masks_decided",
+        "contours_traced",
+        "structure_set_written",
+    ]
+    case = site.case
+    assert (case.state, case.progress, case.lease_owner) == (CaseState.SENDING, {}, None)
+    content = site.bench.spool.result(case.result_file or "")
+    assert content is not None
+    assert list(read_structure_set(content)) == ["External", "Bone_Pelvic"]
+    assert [(each.destination, each.state) for each in site.deliveries] == [("pacs", DeliveryState.PENDING)]
+
+
+def test_the_doorbell_may_ring_twice(build: Build) -> None:
+    site = build()
+    site.attend()
+    events = site.events()
+    site.attend()
+    assert site.events() == events
+    assert len(site.deliveries) == 1
+
+
+def test_a_worker_that_died_before_it_could_hand_over_leaves_the_same_result_to_be_made_again(build: Build) -> None:
+    site = build()
+    site.attend()
+    first = site.case
+    content = site.bench.spool.result(first.result_file or "")
+    site.change(state=CaseState.QUEUED, result_file=None, result_sop_instance_uid=None, result_digest=None)
+    site.attend(worker="worker-2")
+    second = site.case
+    assert second.result_sop_instance_uid == first.result_sop_instance_uid
+    assert second.result_digest == first.result_digest
+    assert site.bench.spool.result(second.result_file or "") == content
+    assert len(site.deliveries) == 1
+
+
+def test_a_case_that_breaks_the_worker_is_tried_three_times_and_then_parked(build: Build, spool: Spool) -> None:
+    site = build()
+    next((spool.root / "instances").rglob("*.dcm")).unlink()
+    for attempt in (1, 2):
+        site.attend()
+        assert (site.case.state, site.case.attempts) == (CaseState.QUEUED, attempt)
+    site.attend()
+    case = site.case
+    assert (case.state, case.reason) == (CaseState.FAILED, "worker_lost")
+    assert case.sentence == "the worker failed with FileNotFoundError; see its log"
+
+
+def test_a_parked_case_that_is_tried_again_has_all_its_attempts_before_it(build: Build, spool: Spool) -> None:
+    site = build()
+    lost = next((spool.root / "instances").rglob("*.dcm"))
+    content = lost.read_bytes()
+    lost.unlink()
+    for _ in range(3):
+        site.attend()
+    lost.write_bytes(content)
+    with site.bench.database.transaction() as tx:
+        case = queries.case_by_id(tx, site.case_id)
+        assert case is not None
+        retry(tx, case, at=NOON, actor="operator")
+    assert (site.case.state, site.case.attempts, site.case.rung_at) == (CaseState.QUEUED, 0, None)
+    site.attend()
+    assert site.case.state is CaseState.SENDING
+
+
+def test_only_a_parked_case_can_be_tried_again(database: Database) -> None:
+    case_id = new_case(database, CaseState.DELIVERED)
+    with pytest.raises(MoveNotAllowed, match="only a case that is failed"), database.transaction() as tx:
+        case = queries.case_by_id(tx, case_id)
+        assert case is not None
+        retry(tx, case, at=NOON, actor="operator")
+
+
+def test_a_worker_that_is_stopped_gives_the_case_back_and_that_is_no_attempt(build: Build) -> None:
+    site = build()
+    for _ in range(5):
+        site.attend(should_stop=lambda: True)
+        assert (site.case.state, site.case.attempts) == (CaseState.QUEUED, 0)
+    assert site.events().count("work_lost") == 5
+    site.attend()
+    assert site.case.state is CaseState.SENDING
+
+
+def test_a_worker_whose_case_was_taken_away_writes_nothing_more(build: Build) -> None:
+    site = build()
+    asked: list[int] = []
+
+    def supersede_meanwhile() -> bool:
+        asked.append(1)
+        if len(asked) == 3:
+            site.change(state=CaseState.SUPERSEDED, lease_owner=None)
+        return False
+
+    site.attend(should_stop=supersede_meanwhile)
+    assert site.case.state is CaseState.SUPERSEDED
+    assert site.deliveries == []
+    assert list((site.bench.spool.root / "results").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("protocol", "patient", "reason", "words"),
+    [
+        ({"model": "absent"}, {}, "model_missing", "there is no model package in"),
+        ({"rois": ["External", "Other"]}, {}, "model_invalid", "does not draw Other"),
+        ({}, {"hu": bony_hu((6, 48, 48), bone_radius=0)}, "nothing_found", "none of the protocol's structures"),
+        ({}, {"hu": bony_hu((6, 48, 48)) * 0 + AIR_HU}, "nothing_found", "none of the protocol's structures"),
+        ({}, {"gap_mm": 7.0}, "input_outside_model_limits", ""),
+    ],
+    ids=["no model", "unknown structure", "no bone", "only air", "too coarse"],
+)
+def test_what_the_model_cannot_do_is_refused_with_its_reason(
+    build: Build, protocol: dict[str, Any], patient: dict[str, Any], reason: str, words: str
+) -> None:
+    site = build(protocol, **patient)
+    site.attend()
+    case = site.case
+    assert (case.state, case.reason) == (CaseState.REFUSED, reason), case.sentence
+    assert words in (case.sentence or "")
+    assert site.deliveries == []
+
+
+def test_an_altered_fold_stops_the_model_and_not_the_worker(build: Build) -> None:
+    site = build()
+    fold = site.bench.settings.models_dir / "thresholds" / "fold_1.onnx"
+    fold.write_bytes(fold.read_bytes() + b"\0")
+    site.bench.warm_up()
+    site.attend()
+    assert (site.case.state, site.case.reason) == (CaseState.REFUSED, "model_altered")
+
+
+def test_a_protocol_that_was_taken_out_of_the_configuration_is_named(build: Build) -> None:
+    site = build()
+    without: Settings = site.bench.settings.model_copy(update={"protocols": {}})
+    site.attend(settings=without)
+    assert (site.case.state, site.case.reason) == (CaseState.REFUSED, "no_protocol")
+    assert "the protocol bones is no longer configured" in (site.case.sentence or "")
+
+
+def test_a_case_that_fails_for_good_keeps_the_worker_warm_for_the_next(build: Build, database: Database) -> None:
+    site = build()
+    site.bench.warm_up()
+    warm = site.bench.ensemble("thresholds")
+    other = new_case(database, CaseState.QUEUED, protocol="bones", series_instance_uid="1.2.4")
+    attend(site.bench, other)
+    attend(site.bench, site.case_id)
+    assert read_case(database, other).state in {CaseState.REFUSED, CaseState.QUEUED}
+    assert site.case.state is CaseState.SENDING
+    assert site.bench.ensemble("thresholds") is warm

@@ -1,0 +1,102 @@
+"""The doctor finds what is wrong, names it, and changes nothing."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.running.doctor import Finding, Verdict, examine
+from tests.support.config_folder import BONES, make_settings
+from tests.support.free_ports import free_port
+from tests.support.model_packages import make_threshold_package
+
+Examine = Callable[..., dict[str, Finding]]
+
+
+@pytest.fixture
+def doctor(tmp_path: Path) -> Examine:
+    """Examines a box that was never started, with these changes to its configuration; findings by subject."""
+    make_threshold_package(tmp_path / "models" / "thresholds")
+
+    def _examine(tables: dict[str, dict[str, Any]] | None = None, **parts: Any) -> dict[str, Finding]:
+        own: dict[str, dict[str, Any]] = {
+            "appliance": {"models_dir": "../models"},
+            "intake": {"port": free_port(), "free_space_reserve_mb": 1},
+            "broker": {"port": free_port()},
+        }
+        merged = {name: {**own.get(name, {}), **(tables or {}).get(name, {})} for name in {*own, *(tables or {})}}
+        findings = list(examine(make_settings(tmp_path, merged, **{"peers": {}, "protocols": {}, **parts})))
+        assert all(finding.words for finding in findings)
+        return {finding.subject: finding for finding in findings}
+
+    return _examine
+
+
+def _with_peer(**protocol: Any) -> dict[str, Any]:
+    """A protocol whose destination exists, at a port where nobody answers."""
+    pacs = {"ae_title": "FAKEPACS", "host": "127.0.0.1", "port": free_port()}
+    return {"peers": {"pacs": pacs}, "protocols": {"bones": {**BONES, **protocol}}}
+
+
+def test_a_box_that_was_never_started_is_told_what_the_start_will_make(doctor: Examine, tmp_path: Path) -> None:
+    found = doctor()
+    assert {found[name].verdict for name in ("listener", "database", "broker")} == {Verdict.NOTE}
+    assert all("`delineate up`" in found[name].words for name in ("listener", "database", "broker"))
+    assert not (tmp_path / "var").exists()
+
+
+def test_a_good_model_is_named_with_its_folds(doctor: Examine) -> None:
+    found = doctor(**_with_peer())["protocol bones"]
+    assert found.verdict is Verdict.GOOD
+    assert "model thresholds 1.0.0, 3 folds, digests verified" in found.words
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        ({"model": "absent"}, "there is no model package in"),
+        ({"rois": ["External", "Other"]}, "the model thresholds does not draw Other; correct the protocol"),
+    ],
+)
+def test_a_protocol_that_its_model_cannot_serve_is_wrong(doctor: Examine, protocol: dict[str, Any], words: str) -> None:
+    found = doctor(**_with_peer(**protocol))["protocol bones"]
+    assert (found.verdict, words in found.words) == (Verdict.WRONG, True)
+
+
+def test_a_box_without_protocols_can_do_nothing(doctor: Examine) -> None:
+    assert doctor()["protocols"].verdict is Verdict.WRONG
+
+
+def test_a_peer_that_does_not_answer_is_wrong(doctor: Examine) -> None:
+    found = doctor(**_with_peer())["peer pacs"]
+    assert found.verdict is Verdict.WRONG
+    assert "nobody answers at 127.0.0.1:" in found.words
+
+
+def test_a_port_that_somebody_else_listens_on_is_wrong(doctor: Examine) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port()))
+        found = doctor({"intake": {"port": taken.getsockname()[1]}})["listener"]
+    assert found.verdict is Verdict.WRONG
+    assert "choose another intake.port" in found.words
+
+
+def test_a_disk_below_its_reserve_is_wrong(doctor: Examine) -> None:
+    found = doctor({"intake": {"free_space_reserve_mb": 1 << 40}})["disk"]
+    assert found.verdict is Verdict.WRONG
+    assert "less than the reserve" in found.words
+
+
+def test_a_database_or_broker_that_is_away_is_wrong_and_named_without_its_password(doctor: Examine) -> None:
+    found = doctor(
+        {
+            "database": {"url": f"postgresql://u:secret@127.0.0.1:{free_port()}/x"},
+            "broker": {"url": f"redis://:secret@127.0.0.1:{free_port()}/0"},
+        }
+    )
+    for subject in ("database", "broker"):
+        assert found[subject].verdict is Verdict.WRONG
+        assert "127.0.0.1:" in found[subject].words
+        assert "secret" not in found[subject].words

@@ -1,0 +1,63 @@
+"""What people see of a case: one sentence for every state, none of them empty."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from appliance.records.tables import Case, CaseState, Delivery, DeliveryState
+from appliance.running.showing import case_line, what_now
+from tests.support.config_folder import make_settings
+from tests.support.rows import NOON
+
+
+def _case(state: CaseState, **fields: object) -> Case:
+    defaults = {"id": 7, "revision": 1, "patient_id": "P1", "description": "study / series", "slices": 3}
+    times = {"first_arrival_at": NOON, "last_arrival_at": NOON, "entered_state_at": NOON}
+    return Case(state=state, **{**defaults, **times, "progress": {}, **fields})
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        (_case(CaseState.RECEIVING), "complete if quiet for 20 s more"),
+        (_case(CaseState.INCOMPLETE, reason="slice_missing", sentence="a gap"), "a gap (slice_missing)"),
+        (_case(CaseState.QUEUED), "waits for a worker"),
+        (_case(CaseState.SEGMENTING), "a worker has taken it"),
+        (_case(CaseState.SEGMENTING, progress={"step": "fold 1", "done": 2, "total": 9}), "fold 1: 2 of 9"),
+        (_case(CaseState.REFUSED, reason="no_protocol", sentence="none fits"), "none fits (no_protocol)"),
+        (_case(CaseState.FAILED, reason="worker_lost", sentence="died"), "died (worker_lost)"),
+        (_case(CaseState.SUPERSEDED, sentence="revision 2 takes its place"), "revision 2 takes its place"),
+    ],
+    ids=lambda value: str(value.state) if isinstance(value, Case) else "",
+)
+def test_a_case_says_what_it_waits_for_or_why_it_ended(tmp_path: Path, case: Case, words: str) -> None:
+    assert what_now(case, make_settings(tmp_path), NOON + timedelta(seconds=10)) == words
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence", "words"),
+    [
+        (DeliveryState.PENDING, None, "is being sent to pacs"),
+        (DeliveryState.PENDING, "nobody answers", "pacs: nobody answers; next try "),
+        (DeliveryState.ACCEPTED, None, "accepted by pacs"),
+        (DeliveryState.COMMITTED, None, "committed by pacs"),
+        (DeliveryState.REFUSED, None, "refused by pacs"),
+    ],
+)
+def test_a_result_on_its_way_says_how_far_it_is(
+    tmp_path: Path, state: DeliveryState, sentence: str | None, words: str
+) -> None:
+    delivery = Delivery(destination="pacs", state=state, sentence=sentence, next_try_at=NOON)
+    case = _case(CaseState.SENDING, deliveries=[delivery])
+    assert what_now(case, make_settings(tmp_path), NOON).startswith(words)
+
+
+def test_a_line_of_the_list_names_patient_series_slices_and_revision(tmp_path: Path) -> None:
+    line = [str(cell) for cell in case_line(_case(CaseState.QUEUED, revision=2), make_settings(tmp_path), NOON)]
+    assert line == ["7 (rev. 2)", "queued", "P1", "study / series", "3", "waits for a worker"]
+
+
+def test_the_countdown_never_goes_below_zero(tmp_path: Path) -> None:
+    late = NOON + timedelta(hours=1)
+    assert what_now(_case(CaseState.RECEIVING), make_settings(tmp_path), late) == "complete if quiet for 0 s more"
