@@ -1,0 +1,121 @@
+"""The same code on a real PostgreSQL and a real Redis or Valkey, given by URL."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import select
+
+from appliance.casework.lease import Lease
+from appliance.intake.arrivals import index_arrivals
+from appliance.records import Database
+from appliance.records.tables import Base, Case, CaseState
+from appliance.spool import Spool
+from tests.support.appliance_box import ApplianceBox
+from tests.support.arriving import arrive_all
+from tests.support.ct_files import make_ct_series, set_raw
+from tests.support.fake_pacs import FakePacs
+from tests.support.patients import make_patient
+from tests.support.real_parts import PostgreSql, redis_server, valkey_server
+from tests.support.rows import NOON, new_case
+from tests.support.waiting import wait_until
+
+
+class Broker(Protocol):
+    """Starts a broker in a folder."""
+
+    def __call__(self, folder: Path) -> AbstractContextManager[str]: ...
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSql]:
+    server = PostgreSql(tmp_path_factory.mktemp("postgresql") / "data")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def pg_database(postgresql: PostgreSql, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """An empty database at this release's schema, on PostgreSQL."""
+    database = Database(postgresql.new_database(request.node.name[:60]))
+    database.migrate()
+    yield database
+    database.engine.dispose()
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_code(pg_database: Database) -> None:
+    with pg_database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_of_many_takers_at_once_exactly_one_gets_the_case(pg_database: Database) -> None:
+    case_id = new_case(pg_database, CaseState.QUEUED)
+    together = threading.Barrier(4)
+    taken: list[str] = []
+
+    def take(worker: str) -> None:
+        together.wait()
+        if Lease(pg_database, case_id, worker, 60.0, lambda: False).take():
+            taken.append(worker)
+
+    workers = [threading.Thread(target=take, args=(f"worker-{number}",)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(taken) == 1
+
+
+def test_texts_that_this_database_does_not_take_do_not_hold_up_the_spool(
+    tmp_path: Path, pg_database: Database, spool: Spool
+) -> None:
+    def mutate(_index: int, dataset: Any) -> None:
+        for keyword in ("PatientID", "AccessionNumber", "StudyDescription", "SeriesDescription"):
+            set_raw(dataset, keyword, b"A\0B")
+
+    arrive_all(spool, make_ct_series(tmp_path / "ct", slices=3, mutate=mutate))
+    index_arrivals(pg_database, spool, NOON)
+    assert spool.arrivals() == []
+    with pg_database.reading() as tx:
+        assert tx.scalars(select(Case)).one().patient_id == "AB"
+
+
+@pytest.mark.parametrize("broker", [redis_server, valkey_server], ids=["redis", "valkey"])
+def test_a_case_goes_all_the_way_on_real_parts(tmp_path: Path, postgresql: PostgreSql, broker: Broker) -> None:
+    (tmp_path / "broker").mkdir()
+    with broker(tmp_path / "broker") as broker_url, FakePacs() as pacs:
+        urls = {"database": {"url": postgresql.new_database(broker.__name__)}, "broker": {"url": broker_url}}
+        with ApplianceBox(tmp_path / "box", pacs, urls) as box:
+            paths = make_patient(tmp_path / "ct", broker.__name__)
+            box.send(paths)
+            case = box.wait_for_case(paths[0], CaseState.COMMITTED)
+            assert pacs.received == [case.result_sop_instance_uid]
+            assert not (box.settings.data_dir / "delineate.sqlite").exists()
+            assert not (box.settings.data_dir / "broker").exists()
+            if broker is redis_server:
+                _assert_that_receiving_goes_on_without_the_database(box, postgresql, tmp_path)
+
+
+def _assert_that_receiving_goes_on_without_the_database(
+    box: ApplianceBox, postgresql: PostgreSql, folder: Path
+) -> None:
+    paths = make_patient(folder / "meanwhile", "meanwhile")
+    listener = box.role("listen").pid
+    postgresql.stop()
+    try:
+        box.send(paths)
+        wait_until(lambda: "database_unavailable" in box.log.read_text(), 15, "the supervisor to notice")
+        assert box.process.poll() is None
+        assert box.is_ready()
+        assert len(box.spool.arrivals()) == len(paths)
+    finally:
+        postgresql.start()
+    case = box.wait_for_case(paths[0], CaseState.COMMITTED)
+    assert box.pacs.received.count(case.result_sop_instance_uid or "") == 1
+    assert box.role("listen").pid == listener, "it never stopped"
