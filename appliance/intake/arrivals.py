@@ -12,7 +12,7 @@ from appliance.audit import trail
 from appliance.casework.case import FINAL, Move, move
 from appliance.dicom.ct_slice import parse_slice
 from appliance.dicom.identity import InstanceIdentity, read_identity
-from appliance.errors import SliceRefused
+from appliance.errors import Reason, SliceRefused
 from appliance.intake.comparison import IsSame, files_hold_one_image
 from appliance.records import Database, Transaction, queries
 from appliance.records.tables import Case, CaseState, Instance, InstanceState
@@ -169,6 +169,9 @@ class _Round:
                 whole.append(instance)
             except SliceRefused as refused:
                 instance.reason, instance.sentence = refused.reason, refused.sentence
+            except OSError as error:
+                sentence = f"the spool cannot read it ({error.strerror}); mend the disk and send it again"
+                instance.reason, instance.sentence = Reason.UNREADABLE, sentence
         if len(whole) == 2:
             newcomer.state = InstanceState.EQUIVALENT if self._is_one_image(*whole) else InstanceState.CONFLICT
         elif whole == [newcomer]:

@@ -3,10 +3,12 @@
 What crashes there is a refusal here, and the assembler goes on.
 """
 
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,6 +28,18 @@ def files_hold_one_image(first: Path, second: Path) -> bool:
     return same_image(parse_slice(first), parse_slice(second))
 
 
+def _leave_with_parent() -> None:
+    """In the child: end when the assembler ends, however it ends. The pool's own queue would keep it waiting for ever."""
+
+    def watch() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
 class IsolatedComparison:
     """A child process that decodes and compares; started when it is first needed, and again after a crash."""
 
@@ -39,7 +53,7 @@ class IsolatedComparison:
             SliceRefused: one of them cannot be decoded, or decoding it crashed.
         """
         if self._child is None:
-            self._child = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+            self._child = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_leave_with_parent)
         try:
             return self._child.submit(files_hold_one_image, first, second).result()
         except BrokenProcessPool as crash:

@@ -33,10 +33,10 @@ class Broker(Protocol):
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSql]:
-    server = PostgreSql(tmp_path_factory.mktemp("postgresql") / "data")
+def postgresql() -> Iterator[PostgreSql]:
+    server = PostgreSql()
     yield server
-    server.stop()
+    server.close()
 
 
 @pytest.fixture

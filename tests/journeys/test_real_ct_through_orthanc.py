@@ -24,6 +24,7 @@ from appliance.records.tables import Case, CaseState
 from appliance.settings import Peer, Settings, load_settings
 from appliance.spool import Spool
 from tests.support.appliance_box import ApplianceBox
+from tests.support.ct_files import compress
 from tests.support.free_ports import free_port
 from tests.support.orthanc import Orthanc
 from tests.support.waiting import wait_until
@@ -130,9 +131,8 @@ def compressed(plain: list[Path], tmp_path_factory: pytest.TempPathFactory) -> l
         for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
             setattr(image, keyword, derive_uid("again", str(getattr(image, keyword))))
         image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
-        image.compress(JPEG2000Lossless, generate_instance_uid=False)
         image.save_as(folder / path.name)
-        files.append(folder / path.name)
+        files.append(compress(folder / path.name, JPEG2000Lossless))
     random.Random(4).shuffle(files)
     return files
 

