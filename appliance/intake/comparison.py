@@ -29,7 +29,7 @@ def files_hold_one_image(first: Path, second: Path) -> bool:
 
 
 def _leave_with_parent() -> None:
-    """In the child: end when the assembler ends, however it ends. The pool's own queue would keep it waiting for ever."""
+    """In the child: end when the assembler ends, even by kill -9; the pool's queue would keep it waiting for ever."""
 
     def watch() -> None:
         parent = parent_process()

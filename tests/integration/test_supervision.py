@@ -7,9 +7,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydicom.uid import JPEG2000Lossless
 
 from appliance.records.tables import Case, CaseState
 from tests.support.appliance_box import ApplianceBox
+from tests.support.ct_files import compress
 from tests.support.fake_pacs import FakePacs
 from tests.support.patients import make_patient, make_slow_patient
 from tests.support.waiting import wait_until
@@ -63,6 +65,20 @@ def test_a_killed_part_is_started_again_and_the_case_in_flight_is_delivered_once
     if role != "broker":
         restarts = [entry.words for entry in own_box.box_trail() if entry.event == "process_restarted"]
         assert any(role in words and str(-signal.SIGKILL.value) in words for words in restarts)
+
+
+def test_a_killed_assembler_takes_the_child_that_compares_images_with_it(
+    own_box: ApplianceBox, tmp_path: Path, name: str
+) -> None:
+    paths = make_patient(tmp_path / "ct", name)
+    own_box.send(paths)
+    own_box.wait_for_case(paths[0], *DONE)
+    own_box.send([compress(paths[0], JPEG2000Lossless)])
+    assembler = own_box.role("assemble")
+    children = wait_until(lambda: assembler.children(recursive=True), 15, "the child that compares")
+    assembler.kill()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert alive == []
 
 
 def test_a_worker_killed_in_the_middle_of_a_case_costs_one_attempt_and_no_result(

@@ -1,5 +1,6 @@
 """The worker: from durable slices to a durable structure set in the outbox, and what happens to a case that breaks."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 
 from appliance.audit.trail import trail_of
 from appliance.casework.case import MoveNotAllowed, retry
@@ -113,14 +115,23 @@ def test_a_worker_that_died_before_it_could_hand_over_leaves_the_same_result_to_
     site = build()
     site.attend()
     first = site.case
-    content = site.bench.spool.result(first.result_file or "")
+    content = _made_at_another_time(site, first.result_file or "")
     site.change(state=CaseState.QUEUED, result_file=None, result_sop_instance_uid=None, result_digest=None)
     site.attend(worker="worker-2")
     second = site.case
     assert second.result_sop_instance_uid == first.result_sop_instance_uid
-    assert second.result_digest == first.result_digest
+    assert second.result_digest == hashlib.sha256(content).hexdigest()
     assert site.bench.spool.result(second.result_file or "") == content
     assert len(site.deliveries) == 1
+
+
+def _made_at_another_time(site: Site, name: str) -> bytes:
+    """The result on disk as if it had been made earlier: the same but for its time of making."""
+    path = site.bench.spool.root / "results" / name
+    structure_set = dcmread(path)
+    structure_set.StructureSetTime = "010101"
+    structure_set.save_as(path)
+    return path.read_bytes()
 
 
 def test_a_case_that_breaks_the_worker_is_tried_three_times_and_then_parked(build: Build, spool: Spool) -> None:
@@ -184,6 +195,18 @@ def test_a_worker_whose_case_was_taken_away_writes_nothing_more(build: Build) ->
     assert site.case.state is CaseState.SUPERSEDED
     assert site.deliveries == []
     assert list((site.bench.spool.root / "results").iterdir()) == []
+
+
+def test_a_worker_that_fails_on_a_case_that_another_has_taken_over_leaves_it_to_the_other(build: Build) -> None:
+    site = build()
+
+    def lose_and_stop() -> bool:
+        site.change(lease_owner="worker-2")
+        return True
+
+    site.attend(should_stop=lose_and_stop)
+    assert (site.case.state, site.case.lease_owner) == (CaseState.SEGMENTING, "worker-2")
+    assert "work_lost" not in site.events()
 
 
 @pytest.mark.parametrize(

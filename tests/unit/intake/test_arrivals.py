@@ -161,6 +161,19 @@ def test_the_same_image_in_another_transfer_syntax_is_kept_beside_and_changes_no
     assert len(_sops_of(database, _case(database))) == 3
 
 
+def test_a_delivered_series_that_comes_recompressed_opens_no_revision(
+    tmp_path: Path, database: Database, spool: Spool
+) -> None:
+    paths = make_ct_series(tmp_path / "ct", slices=3)
+    arrive_all(spool, paths)
+    _index(database, spool)
+    _set_state(database, CaseState.DELIVERED)
+    arrive_all(spool, [compress(path, JPEG2000Lossless) for path in paths])
+    _index(database, spool)
+    case = _case(database)
+    assert (case.state, case.slices, case.repeated_at) == (CaseState.DELIVERED, 3, NOON)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"PatientID": "TEST-0002"}, {"RescaleIntercept": -1000}, {"ImagePositionPatient": [0, 0, 0]}],
@@ -192,6 +205,23 @@ def test_a_whole_slice_takes_the_place_of_a_damaged_one_with_the_same_uid(
     states = [instance.state for instance in _instances(database)]
     assert sorted(states) == sorted([InstanceState.KEPT] * 3 + [InstanceState.QUARANTINED])
     assert len(_sops_of(database, _cases(database)[-1])) == 3
+
+
+def test_a_slice_that_the_disk_lost_gives_way_to_the_same_slice_in_another_transfer_syntax(
+    tmp_path: Path, database: Database, spool: Spool
+) -> None:
+    paths = make_ct_series(tmp_path / "ct", slices=3)
+    lost = arrive_all(spool, paths)[1]
+    _index(database, spool)
+    spool.instance_path(lost.digest).unlink()
+    arrive(spool, compress(paths[1], JPEG2000Lossless))
+    _index(database, spool)
+    assert [instance.state for instance in _instances(database)] == [
+        InstanceState.KEPT,
+        InstanceState.QUARANTINED,
+        InstanceState.KEPT,
+        InstanceState.KEPT,
+    ]
 
 
 def test_a_damaged_copy_of_a_whole_slice_is_set_aside(tmp_path: Path, database: Database, spool: Spool) -> None:

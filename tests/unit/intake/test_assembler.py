@@ -215,6 +215,32 @@ def test_a_delivered_series_that_comes_again_is_answered_with_the_same_result(
     assert bench.states == [CaseState.DELIVERED], "once is enough"
 
 
+def test_slices_that_came_twice_before_the_series_was_complete_ask_for_no_second_answer(
+    bench: Bench, ct: Series
+) -> None:
+    paths = ct()
+    arrive_all(bench.spool, [*paths, *paths])
+    bench.sweep_at(0)
+    bench.finish(CaseState.DELIVERED)
+    bench.sweep_at(1000)
+    assert bench.states == [CaseState.DELIVERED]
+
+
+def test_a_backlog_of_others_does_not_make_a_series_look_quiet(bench: Bench, ct: Series) -> None:
+    first, last = ct(series="slow"), 0.0
+    arrive_all(bench.spool, first[:5])
+    bench.sweep_at(0)
+    arrive_all(bench.spool, ct(series="others", slices=100, rows=4, columns=4))
+    late = arrive(bench.spool, first[5])
+    last = (late.at - NOON).total_seconds() - 1.0
+    bench.finish(CaseState.RECEIVING, last_arrival_at=NOON + timedelta(seconds=last))
+    assert bench.assembler.sweep(NOON + timedelta(seconds=last + 2 * QUIET_S)) == 100
+    assert bench.cases[0].state is CaseState.RECEIVING, "its last slice waits behind the others"
+    bench.sweep_at(last + 2 * QUIET_S)
+    bench.sweep_at(last + 4 * QUIET_S)
+    assert (bench.cases[0].state, bench.cases[0].slices) == (CaseState.QUEUED, 6)
+
+
 @pytest.mark.parametrize("state", [CaseState.REFUSED, CaseState.FAILED])
 def test_a_refused_series_that_comes_again_is_looked_at_afresh(bench: Bench, ct: Series, state: CaseState) -> None:
     paths = ct()
