@@ -24,7 +24,7 @@ from tests.support.config_folder import BONES, write_config
 from tests.support.fake_pacs import FakePacs
 from tests.support.free_ports import free_port
 from tests.support.model_packages import make_threshold_package
-from tests.support.processes import assert_ended
+from tests.support.processes import assert_ended, kill_if_there
 from tests.support.waiting import wait_until
 
 STOP_WITHIN_S = 10.0
@@ -158,10 +158,7 @@ class ApplianceBox:
         if self._process.poll() is None:
             everything = self.processes()
             for process in everything:
-                try:
-                    process.kill()
-                except psutil.NoSuchProcess:
-                    continue
+                kill_if_there(process)
             psutil.wait_procs(everything, timeout=5)
         self._process.wait()
         self.database.engine.dispose()

@@ -12,6 +12,7 @@ from appliance.settings import Peer
 from appliance.spool import Spool
 from tests.support.config_folder import make_settings
 from tests.support.free_ports import free_port
+from tests.support.processes import kill_with_children
 from tests.support.waiting import wait_until
 
 
@@ -44,7 +45,8 @@ class ListenerProcess:
                 wait_until(lambda: self.answers(process), 30, "the listener to answer")
                 yield process
             finally:
-                process.kill()
+                if process.poll() is None:
+                    kill_with_children(process.pid)
 
     def answers(self, process: subprocess.Popen[bytes]) -> bool:
         """Whether it answers C-ECHO."""
