@@ -1,6 +1,5 @@
 """The demo's story, told on one screen: every state of one case as it happens, then the result and its proof."""
 
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +27,7 @@ from appliance.running import showing
 from appliance.running.demo.box import DemoBox
 from appliance.running.demo.picture import draw
 from appliance.running.demo.screen import Screen
+from appliance.running.roles import stop_on_signal
 from appliance.segmentation.agreement import dice
 from appliance.settings import Settings
 
@@ -145,4 +145,4 @@ def _dice_words(found: NDArray[np.bool_] | None, truth: NDArray[np.bool_] | None
 def _stay(box: DemoBox, screen: Screen) -> None:
     screen.say(f"Left running: send CT to {box.me.ae_title} at {box.me.host}:{box.me.port}, calling as SMALLPACS.")
     screen.say(f"Try: delineate --config {box.settings.folder} case list. Ctrl-C stops everything.")
-    signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    stop_on_signal().wait()
