@@ -1,5 +1,6 @@
 """Celery: a doorbell that carries a case's number, and a worker that answers it. The truth is in the rows."""
 
+import socket
 from typing import Any
 
 import structlog
@@ -41,11 +42,23 @@ def doorbell(settings: Settings) -> Celery:
 def ring(app: Celery, case_id: int) -> bool:
     """Tell a worker that a case waits. False when the broker cannot be reached: the reconciler rings again."""
     try:
+        _knock(app)
         app.send_task(TASK, args=[case_id])
     except (OperationalError, OSError) as error:
         log.warning("broker_unreachable", case=case_id, error=type(error).__name__)
         return False
     return True
+
+
+def _knock(app: Celery) -> None:
+    """See at once whether anybody listens; the Redis client would go on trying for seconds, and the assembler wait.
+
+    Raises:
+        OSError: nobody does.
+    """
+    broker = app.connection_for_write()
+    if broker.port:
+        socket.create_connection((broker.hostname, broker.port), timeout=1.0).close()
 
 
 def answer(app: Celery, bench: Workbench) -> None:

@@ -119,6 +119,15 @@ def test_a_parked_case_can_be_tried_again_once_the_cause_is_mended(
     assert "only a case that is failed can be tried again" in refused.stderr
 
 
+def test_a_database_of_its_own_can_be_brought_to_this_release_before_the_first_start(tmp_path: Path) -> None:
+    box = ApplianceBox(tmp_path / "box", FakePacs())
+    for _ in range(2):
+        answer = box.run("migrate")
+        assert answer.returncode == 0, answer.stderr
+        assert f"{box.database.display_url}: schema {box.database.check()}" in answer.stdout
+    assert box.run("case", "list").stdout.strip() == "No case yet."
+
+
 def test_a_typo_in_the_configuration_stops_the_start_and_is_named(tmp_path: Path) -> None:
     box = ApplianceBox(tmp_path / "box", FakePacs())
     file = box.settings.folder / "appliance.toml"

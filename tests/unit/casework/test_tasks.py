@@ -13,7 +13,7 @@ from pydicom import dcmread
 from appliance.audit.trail import trail_of
 from appliance.casework.case import MoveNotAllowed, retry
 from appliance.casework.steps import Workbench
-from appliance.casework.tasks import attend
+from appliance.casework.tasks import attend, doorbell, ring
 from appliance.dicom.structure_check import read_structure_set
 from appliance.intake.assembler import Assembler
 from appliance.records import Database, queries
@@ -22,6 +22,7 @@ from appliance.settings import Settings
 from appliance.spool import Spool
 from tests.support.arriving import arrive_all
 from tests.support.config_folder import BONES, make_settings
+from tests.support.free_ports import free_port
 from tests.support.model_packages import make_threshold_package
 from tests.support.patients import AIR_HU, bony_hu, make_patient
 from tests.support.rows import NOON, new_case, read_case
@@ -246,6 +247,11 @@ def test_a_protocol_that_was_taken_out_of_the_configuration_is_named(build: Buil
     site.attend(settings=without)
     assert (site.case.state, site.case.reason) == (CaseState.REFUSED, "no_protocol")
     assert "the protocol bones is no longer configured" in (site.case.sentence or "")
+
+
+def test_a_broker_that_is_away_is_an_answer_and_no_error(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, {"broker": {"port": free_port()}})
+    assert ring(doorbell(settings), 1) is False
 
 
 def test_a_case_that_fails_for_good_keeps_the_worker_warm_for_the_next(build: Build, database: Database) -> None:
