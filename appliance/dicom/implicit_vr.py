@@ -12,10 +12,9 @@ from typing import TypeAlias
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from appliance.dicom.uid import derive_uid
+from appliance import IMPLEMENTATION_CLASS_UID
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
-IMPLEMENTATION_CLASS_UID = derive_uid("delineate", "implementation class")
 IMPLEMENTATION_VERSION_NAME = "DELINEATE"
 
 #: a text, a whole number, raw bytes, the encoded items of a sequence, or several texts or numbers
