@@ -86,9 +86,9 @@ def _contour(bench: Workbench, lease: Lease) -> None:
     protocol, paths = _task(bench, lease)
     ensemble = bench.ensemble(protocol.model)
     series, volume, digest = _load(paths, lease)
-    absent = [name for name in protocol.rois if not bench.settings.rois[name].exists_in(series.patient_sex)]
+    absent = [name for name in protocol.roi_names if not bench.settings.rois[name].exists_in(series.patient_sex)]
     masks = _segment(ensemble, volume, protocol, absent, lease)
-    contours = _trace(masks, series, protocol, lease)
+    contours = _trace(masks, series, bench.settings.planning_system_of(protocol).holes, lease)
     effort = Effort()
     with measured(effort):
         structure_set = _write(bench, protocol, series, digest, (masks, contours))
@@ -128,7 +128,7 @@ def _segment(
     What was not found is left out, and so is what is `absent` in a patient of this sex, whatever the model says.
     """
     manifest = ensemble.package.manifest
-    unknown = sorted(set(protocol.rois) - {roi.name for roi in manifest.rois})
+    unknown = sorted(set(protocol.roi_names) - {roi.name for roi in manifest.rois})
     if unknown:
         sentence = f"the model {manifest.name} does not draw {', '.join(unknown)}; correct the protocol {protocol.name}"
         raise ModelRefused(Reason.MODEL_INVALID, sentence)
@@ -147,9 +147,9 @@ def _segment(
     effort = Effort()
     with measured(effort):
         found = {mask.name: mask for mask in decide(probabilities, manifest) if not mask.is_empty}
-    masks = [found[name] for name in protocol.rois if name in found and name not in absent]
+    masks = [found[name] for name in protocol.roi_names if name in found and name not in absent]
     volumes = [f"{mask.name} {mask.volume_cm3(volume.geometry):.1f} cm³" for mask in masks]
-    missing = [f"{name} not found" for name in protocol.rois if name not in found and name not in absent]
+    missing = [f"{name} not found" for name in protocol.roi_names if name not in found and name not in absent]
     left_out = [f"{name} left out because of the patient's sex" for name in absent]
     words = ", ".join(volumes + missing + left_out) or "none"
     _remember(lease, "masks_decided", volumes=words, **effort.fields())
@@ -159,12 +159,12 @@ def _segment(
     return masks
 
 
-def _trace(masks: list[RoiMask], series: CtSeries, protocol: Protocol, lease: Lease) -> list[RoiContours]:
+def _trace(masks: list[RoiMask], series: CtSeries, holes: str, lease: Lease) -> list[RoiContours]:
     effort = Effort()
     traced = []
     with measured(effort):
         for done, mask in enumerate(masks, 1):
-            traced.append(trace(mask, series.geometry, keyhole=protocol.holes == "keyhole"))
+            traced.append(trace(mask, series.geometry, keyhole=holes == "keyhole"))
             lease.progress("contours", done, len(masks))
     count = sum(len(roi.contours) for roi in traced)
     points = sum(len(contour.points_mm) for roi in traced for contour in roi.contours)
@@ -188,7 +188,7 @@ def _write(
         model_digest=package.digest,
         protocol=protocol.name,
         label=protocol.label,
-        holes=protocol.holes,
+        holes=bench.settings.planning_system_of(protocol).holes,
         appliance_version=__version__,
         station_name=bench.settings.appliance.station_name,
     )

@@ -121,10 +121,24 @@ class SeriesGeometry:
         return self.slice_gap_mm, *self.pixel_spacing_mm
 
     @property
-    def voxel_volume_mm3(self) -> float:
-        """Volume of one voxel."""
-        gap_mm, row_spacing_mm, column_spacing_mm = self.spacing_mm
-        return gap_mm * row_spacing_mm * column_spacing_mm
+    def slice_thickness_mm(self) -> NDArray[np.float64]:
+        """How much of the normal each slice stands for: to the middle of the gaps on both sides, shape (slices,).
+
+        The first and the last slice reach as far outwards as inwards. A single slice has no thickness.
+        """
+        gaps_mm = np.diff(self.positions_mm @ np.asarray(self.normal))
+        if not gaps_mm.size:
+            return np.zeros(len(self.positions_mm))
+        return np.asarray((np.append(gaps_mm[:1], gaps_mm) + np.append(gaps_mm, gaps_mm[-1:])) / 2)
+
+    @property
+    def shear(self) -> Points:
+        """Where each slice lies sideways of the first: shape (slices, 2), mm along (column, row) direction.
+
+        All zero but for a tilted gantry, whose slices are shifted in their own planes from one to the next.
+        """
+        from_first_mm = self.positions_mm - self.positions_mm[0]
+        return np.asarray(from_first_mm @ np.array([self.column_direction, self.row_direction]).T)
 
     def plane(self, slice_index: int) -> Plane:
         """Return the plane of one slice, by its own position."""

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from appliance.dicom.geometry import SeriesGeometry
 
-#: 16 characters is what planning systems keep of a name; TG-263's primary names fit
-RoiName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_~^+\-]{1,16}$")]
+#: the characters of TG-263 names; how many of them a planning system keeps stands in its own profile (16 is usual)
+RoiName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_~^+\-]{1,64}$")]
 Ascii = Annotated[str, StringConstraints(pattern=r"^[ -\[\]-~]{1,64}$", strip_whitespace=True)]
 Intensity = Annotated[int, Field(ge=0, le=255)]
 
@@ -35,11 +35,13 @@ class RoiTemplate(BaseModel):
     """How one region is written into a structure set.
 
     Attributes:
-        name: TG-263 primary name, at most 16 characters.
+        name: TG-263 primary name.
         number: ROI number, the same in every result.
         colour: red, green and blue, 0-255.
         interpreted_type: what the planning system shall take it for.
-        code: what it is in a terminology, where one is known.
+        code: what it is in SNOMED CT, where that is known.
+        fma: what it is in the Foundational Model of Anatomy, where that is known.
+        side: of the patient, for one of a pair.
         sex: the Patient's Sex that alone has it; it is not drawn in patients known to be of the other.
     """
 
@@ -50,6 +52,8 @@ class RoiTemplate(BaseModel):
     colour: tuple[Intensity, Intensity, Intensity]
     interpreted_type: InterpretedType = "ORGAN"
     code: RoiCode | None = None
+    fma: RoiCode | None = None
+    side: Literal["left", "right"] | None = None
     sex: Literal["M", "F"] | None = None
 
     def exists_in(self, patient_sex: str) -> bool:
@@ -65,26 +69,51 @@ class RoiMask:
         name: the region's name.
         box: where the box lies in the grid: slices along (z, y, x) with plain start and stop.
         voxels: True where the region is, shape (z, y, x) of the box.
+        certainty: how sure each voxel is of its side, 1 to 255, shape of the box; contours run closer to the less
+            certain of two neighbours, in proportion. Halfway between them where it is None.
     """
 
     name: str
     box: tuple[slice, slice, slice]
     voxels: NDArray[np.bool_]
+    certainty: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         if tuple(side.stop - side.start for side in self.box) != self.voxels.shape:
             raise ValueError(f"box {self.box} does not fit voxels of shape {self.voxels.shape}")
+        if self.certainty is not None and self.certainty.shape != self.voxels.shape:
+            raise ValueError(f"certainty of shape {self.certainty.shape} for voxels of shape {self.voxels.shape}")
 
     @classmethod
     def from_volume(cls, name: str, voxels: NDArray[np.bool_]) -> Self:
         """Crop a mask of the whole grid to the box that holds its True voxels."""
-        sides = []
-        for axis in range(3):
-            others = tuple(other for other in range(3) if other != axis)
-            filled = np.flatnonzero(voxels.any(axis=others))
-            sides.append(slice(int(filled[0]), int(filled[-1]) + 1) if filled.size else slice(0, 0))
-        box = (sides[0], sides[1], sides[2])
+        box = _filled_box(voxels)
         return cls(name, box, np.ascontiguousarray(voxels[box]))
+
+    @classmethod
+    def from_probabilities(cls, name: str, probabilities: NDArray[np.floating] | NDArray[np.uint8]) -> Self:
+        """Take the voxels that are more likely inside than not; contours then run where both are equally likely.
+
+        Args:
+            name: the region's name.
+            probabilities: for each voxel of the whole grid (z, y, x), 0 to 1, or 0 to 255 as bytes.
+        """
+        whole = np.iinfo(np.uint8).max if probabilities.dtype == np.uint8 else 1.0
+        inside = _filled_box(probabilities > whole / 2)
+        if not inside[0].stop:
+            return cls(name, inside, np.zeros((0, 0, 0), np.bool_))
+        z, *sides = inside  # contours also ask the neighbours outside, within the slice
+        y, x = (
+            slice(max(0, side.start - 1), min(length, side.stop + 1))
+            for side, length in zip(sides, probabilities.shape[1:], strict=True)
+        )
+        certainty = np.empty(tuple(side.stop - side.start for side in (z, y, x)), np.uint8)
+        voxels = np.empty(certainty.shape, np.bool_)
+        for index, plane in enumerate(probabilities[z, y, x]):
+            balance = plane * np.float32(2 / whole) - np.float32(1)
+            voxels[index] = balance > 0
+            certainty[index] = np.rint(np.abs(balance) * 255).clip(1, 255)
+        return cls(name, (z, y, x), voxels, certainty)
 
     @property
     def is_empty(self) -> bool:
@@ -100,8 +129,22 @@ class RoiMask:
     def moved(self, by: Sequence[int]) -> Self:
         """Return the same voxels with the box moved by so many slices, rows and columns."""
         z, y, x = (slice(side.start + step, side.stop + step) for side, step in zip(self.box, by, strict=True))
-        return type(self)(self.name, (z, y, x), self.voxels)
+        return type(self)(self.name, (z, y, x), self.voxels, self.certainty)
 
     def volume_cm3(self, geometry: SeriesGeometry) -> float:
-        """Return the volume of the region's voxels."""
-        return float(np.count_nonzero(self.voxels)) * geometry.voxel_volume_mm3 / 1000.0
+        """Return the volume of the region's voxels, each as thick as its slice reaches to its neighbours' halves."""
+        counts = np.count_nonzero(self.voxels, axis=(1, 2))
+        row_spacing_mm, column_spacing_mm = geometry.pixel_spacing_mm
+        thickness_mm = geometry.slice_thickness_mm[self.box[0]]
+        return float(counts @ thickness_mm) * row_spacing_mm * column_spacing_mm / 1000.0
+
+
+def _filled_box(voxels: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
+    """Return the smallest box that holds all True voxels; at the origin and empty when there is none."""
+    slices = np.flatnonzero([plane.any() for plane in voxels])
+    if not slices.size:
+        return slice(0, 0), slice(0, 0), slice(0, 0)
+    z = slice(int(slices[0]), int(slices[-1]) + 1)
+    seen_from_above = np.logical_or.reduce(voxels[z], axis=0)
+    rows, columns = np.flatnonzero(seen_from_above.any(axis=1)), np.flatnonzero(seen_from_above.any(axis=0))
+    return z, slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)

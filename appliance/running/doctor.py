@@ -77,7 +77,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
     if not settings.protocols:
         yield Finding("protocols", Verdict.WRONG, "none is configured; add one in protocols/")
     for protocol in settings.protocols.values():
-        yield _try(f"protocol {protocol.name}", partial(_model, settings, protocol.model, protocol.rois))
+        yield _try(f"protocol {protocol.name}", partial(_model, settings, protocol.model, protocol.roi_names))
 
 
 def _model(settings: Settings, name: str, rois: tuple[str, ...]) -> str:

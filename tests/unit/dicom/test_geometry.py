@@ -37,7 +37,7 @@ def test_an_axial_grid_has_its_spacing_shape_and_planes() -> None:
     grid = SeriesGeometry.axial((5, 6, 8), (3.0, 0.9, 1.3), (1.0, 2.0, 3.0))
     assert grid.shape == (5, 6, 8)
     assert grid.spacing_mm == (3.0, 0.9, 1.3)
-    assert grid.voxel_volume_mm3 == pytest.approx(3.51)
+    np.testing.assert_allclose(grid.slice_thickness_mm, [3.0] * 5)
     assert grid.plane(4).origin_mm == (1.0, 2.0, 15.0)
     np.testing.assert_array_equal(grid.directions, [(0, 0, 1), (0, 1, 0), (1, 0, 0)])
 
@@ -52,3 +52,17 @@ def test_each_slice_keeps_its_own_position() -> None:
 def test_the_positions_of_a_geometry_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="read-only"):
         SeriesGeometry.axial((2, 2, 2), (1.0, 1.0, 1.0)).positions_mm[0, 0] = 5.0
+
+
+def test_a_slice_is_as_thick_as_half_the_gaps_on_its_two_sides() -> None:
+    positions_mm = [(0, 0, 0), (0, 0, 2), (0, 0, 4), (0, 0, 10)]
+    grid = SeriesGeometry(np.array(positions_mm), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0), 4, 4)
+    np.testing.assert_allclose(grid.slice_thickness_mm, [2.0, 2.0, 4.0, 6.0])
+
+
+def test_the_slices_of_a_tilted_gantry_are_shifted_in_their_own_planes() -> None:
+    turn = np.radians(15)
+    down = (0.0, float(np.cos(turn)), float(-np.sin(turn)))
+    grid = SeriesGeometry(np.array([(0, 0, 0), (0, 0, 5)]), (1.0, 0.0, 0.0), down, (1.0, 1.0), 4, 4)
+    np.testing.assert_allclose(grid.shear, [(0, 0), (-5 * np.sin(turn), 0)])
+    assert grid.slice_gap_mm == pytest.approx(5 * np.cos(turn))

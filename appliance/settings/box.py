@@ -1,0 +1,96 @@
+"""appliance.toml and peers.toml: this box, and the DICOM nodes that it talks to."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+AeTitle = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=16,
+        pattern=r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]*[\x21-\x5b\x5d-\x7e])?$",
+    ),
+]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=31_536_000)]  # a year: neither infinity nor what no calendar holds
+
+
+class Section(BaseModel):
+    """A table of a configuration file: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Box(Section):
+    """`[appliance]`: this box."""
+
+    station_name: Annotated[str, Field(min_length=1, max_length=16)] = "DELINEATE"
+    data_dir: Path = Path("../var")  #: spool, embedded database and broker; relative to the configuration folder
+    models_dir: Path | None = None  #: model packages; the bundled ones when absent
+
+
+class DatabaseSettings(Section):
+    """`[database]`: where the rows are."""
+
+    url: str | None = None  #: SQLAlchemy URL; an SQLite file in `data_dir` when absent
+
+
+class BrokerSettings(Section):
+    """`[broker]`: who rings the worker."""
+
+    url: str | None = None  #: Redis or Valkey URL; an embedded Valkey when absent
+    port: Port = 16379  #: of the embedded Valkey, on loopback
+
+
+class IntakeSettings(Section):
+    """`[intake]`: how the appliance receives."""
+
+    ae_title: AeTitle = "DELINEATE"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    max_associations: Annotated[int, Field(ge=1, le=200)] = 20
+    network_timeout_s: Seconds = 30.0  #: a peer that says nothing for this long is let go
+    known_peers_only: bool = True  #: refuse associations from AE titles that peers.toml does not list
+    series_quiet_s: Seconds = 30.0  #: a series without a new slice for this long is examined
+    incomplete_wait_s: Seconds = 600.0  #: a series with a gap waits this long for the missing slices
+    free_space_reserve_mb: Annotated[int, Field(ge=0)] = 1024
+    """With less free space, objects are answered 0xA700 (out of resources)."""
+
+
+class WorkerSettings(Section):
+    """`[worker]`: how cases are segmented."""
+
+    threads: Annotated[int, Field(ge=0)] = 0  #: CPU threads of the network; 0 uses all cores
+    lease_s: Seconds = 60.0  #: a worker that shows no progress for this long has lost its case
+    attempts: Annotated[int, Field(ge=1)] = 3  #: a case that failed this often is parked
+
+
+class DeliverySettings(Section):
+    """`[delivery]`: how results are sent."""
+
+    retry_first_s: Seconds = 5.0
+    retry_cap_s: Seconds = 900.0
+    commitment_wait_s: Seconds = 120.0  #: how long a destination may take to commit before it is asked again
+    network_timeout_s: Seconds = 30.0
+
+
+class Peer(Section):
+    """`[NAME]` in peers.toml: a DICOM node."""
+
+    ae_title: AeTitle
+    host: str
+    port: Port
+    storage_commitment: bool = False  #: ask it to commit to what it accepted (PS3.4 Annex J)
+
+
+class BoxSettings(Section):
+    """appliance.toml: its tables."""
+
+    appliance: Box = Box()
+    database: DatabaseSettings = DatabaseSettings()
+    broker: BrokerSettings = BrokerSettings()
+    intake: IntakeSettings = IntakeSettings()
+    worker: WorkerSettings = WorkerSettings()
+    delivery: DeliverySettings = DeliverySettings()

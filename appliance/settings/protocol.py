@@ -1,0 +1,149 @@
+"""protocols/*.toml: which series, which model, which structures in which form, which destinations."""
+
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from appliance.dicom.roi import RoiName
+from appliance.settings.box import Section
+
+MaxMillimetres = 100.0  #: margins and rings beyond this are a mistake of the unit
+Margin = Annotated[float, Field(ge=-MaxMillimetres, le=MaxMillimetres)]
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
+"""One name or several."""
+
+
+class Match(Section):
+    """`[match]` of a protocol: every given list must fit; `*` and `?` are wildcards, case is ignored."""
+
+    body_part: tuple[str, ...] = ()
+    study_description: tuple[str, ...] = ()
+    series_description: tuple[str, ...] = ()
+    calling_ae: tuple[str, ...] = ()
+
+    def misfit(self, attributes: dict[str, str]) -> str | None:
+        """The first rule that does not fit, in words; None when all fit."""
+        for name in type(self).model_fields:
+            patterns = getattr(self, name)
+            value = attributes.get(name, "")
+            if patterns and not any(fnmatchcase(value.upper(), pattern.upper()) for pattern in patterns):
+                return f"{name}={''.join(filter(str.isprintable, value)) or '(empty)'}"
+        return None
+
+
+class RoiChoice(Section):
+    """An item of a protocol's `rois`: one structure, and how it is drawn. A plain name means all defaults.
+
+    Limits on parts are applied to the voxels, so that contours, volumes and checks speak of the same region.
+    """
+
+    roi: str  #: its name in rois.toml
+    name: RoiName | None = None  #: what it is called in the result; the name in rois.toml when absent
+    largest_parts: Annotated[int, Field(ge=1)] | None = None  #: keep only so many connected parts, the largest
+    min_part_cm3: Annotated[float, Field(ge=0)] = 0.0  #: drop connected parts smaller than this
+    min_area_mm2: Annotated[float, Field(ge=0)] = 0.0  #: drop regions of a slice smaller than this
+    smooth_mm: Annotated[float, Field(ge=0, le=2)] = 0.0  #: smooth contours, moving no point farther than this
+    simplify_mm: Annotated[float, Field(ge=0, le=2)] = 0.0  #: leave out points, moving the contour no farther than this
+
+    @property
+    def written_name(self) -> str:
+        """What the structure is called in the result."""
+        return self.name or self.roi
+
+
+class SixWayMargin(Section):
+    """A margin for each direction of the patient, in mm; negative ones shrink."""
+
+    left: Margin = 0.0
+    right: Margin = 0.0
+    anterior: Margin = 0.0
+    posterior: Margin = 0.0
+    superior: Margin = 0.0
+    inferior: Margin = 0.0
+
+    @model_validator(mode="after")
+    def _one_sign(self) -> Self:
+        sides = (self.left, self.right, self.anterior, self.posterior, self.superior, self.inferior)
+        if min(sides) < 0 < max(sides):
+            raise ValueError(
+                "a margin either grows or shrinks: give all sides one sign, and do the rest in a second step"
+            )
+        return self
+
+
+class DerivedRoi(Section):
+    """`[[derived]]` of a protocol: a structure made from others or from the CT itself, on the CT's grid.
+
+    In this order: take `of` (or `from_ct`), combine, then margin or ring, `minus`, `within`, `skin_mm`. Later ones may
+    use earlier ones. What the protocol's `rois` do not list is used, and not written.
+    """
+
+    roi: str  #: its name in rois.toml
+    of: Names = ()  #: structures of the model, or derived before
+    combine: Literal["union", "intersection"] = "union"
+    from_ct: Literal["body", "couch"] | None = None  #: found in the CT instead: the patient's outline, or the table
+    margin_mm: Margin | SixWayMargin = 0.0  #: grow by this much in all directions, or in each its own; negative shrinks
+    ring_mm: tuple[Margin, Margin] | None = None  #: what lies between two distances from the surface, outwards positive
+    minus: Names = ()  #: take these away
+    within: Names = ()  #: keep only what lies in all of these
+    skin_mm: Annotated[float, Field(gt=0, le=MaxMillimetres)] | None = None
+    """Keep what lies this far below the surface of the body: the structure of type EXTERNAL, or the one in the CT."""
+
+    @model_validator(mode="after")
+    def _one_source_and_one_growth(self) -> Self:
+        if bool(self.of) == (self.from_ct is not None):
+            raise ValueError("give either `of` or `from_ct`")
+        if self.ring_mm is not None and self.margin_mm != 0.0:
+            raise ValueError("give either `margin_mm` or `ring_mm`")
+        if self.ring_mm is not None and not self.ring_mm[0] < self.ring_mm[1]:
+            raise ValueError("ring_mm is [inner, outer] with inner < outer")
+        return self
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every structure that it is made from."""
+        return (*self.of, *self.minus, *self.within)
+
+
+def _as_choice(given: Any) -> Any:
+    return {"roi": given} if isinstance(given, str) else given
+
+
+class Protocol(Section):
+    """A file in protocols/: what to do with which series."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
+    title: str
+    model: str
+    rois: Annotated[tuple[Annotated[RoiChoice, BeforeValidator(_as_choice)], ...], Field(min_length=1)]
+    """What is written, in this order."""
+    derived: tuple[DerivedRoi, ...] = ()
+    destinations: Annotated[tuple[str, ...], Field(min_length=1)]
+    label: Annotated[str, Field(pattern=r"^[ -\[\]-~]{1,16}$")]  #: Structure Set Label: SH, plain ASCII
+    planning_system: str = "generic"  #: its table in planning_systems.toml
+    outputs: Annotated[tuple[Literal["rtstruct", "seg"], ...], Field(min_length=1)] = ("rtstruct",)
+    """The structure set alone, or a DICOM Segmentation of the same voxels beside it."""
+    uneven_gaps: bool = False  #: take series whose slices lie at uneven distances, each at its own place
+    priority: int = 0  #: among protocols that fit, the highest wins
+    match: Match = Match()
+
+    @property
+    def roi_names(self) -> tuple[str, ...]:
+        """The structures that are written, by their names in rois.toml."""
+        return tuple(choice.roi for choice in self.rois)
+
+    @model_validator(mode="after")
+    def _names_occur_once(self) -> Self:
+        derived = tuple(one.roi for one in self.derived)
+        for names in (self.roi_names, self.destinations, self.outputs, derived):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{', '.join(twice)} is named twice")
+        return self
+
+    @model_validator(mode="after")
+    def _structure_set_is_written(self) -> Self:
+        if "rtstruct" not in self.outputs:
+            raise ValueError("outputs must hold rtstruct; seg comes beside it")
+        return self
