@@ -1,8 +1,8 @@
 """Marching squares on masks, all slices of a slab at once.
 
-A *crossing* lies halfway between two neighbouring voxels of one slice, one inside and one outside. From each
-crossing the boundary goes on to exactly one other, so the crossings of a slab form loops, which are found by
-following them. Going forward, the inside is on the right hand as the image is displayed.
+A *crossing* lies between two neighbouring voxels of one slice, one inside and one outside: halfway, or closer to the
+one that is less certain of its side. From each crossing the boundary goes on to exactly one other, so the crossings of
+a slab form loops. Going forward, the inside is on the right hand as the image is displayed.
 
 Voxels are numbered through the padded slab: `index = (slice * rows + row) * width + column`. A ring of padding
 around each slice keeps every neighbour of a crossing within the slab, and loops within their slice.
@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
 
+CLOSEST = 1.0 / 32
+"""How close a crossing may come to the centre of a voxel, in steps: even once coordinates are rounded to the decimals
+of a file, no voxel changes sides (0.01 mm is more than rounding moves a point, from pixels of 0.3 mm on)."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loops:
@@ -23,7 +27,7 @@ class Loops:
     Attributes:
         slice_indices: slice of each loop, ascending.
         lengths: number of points of each loop.
-        points: (column, row) of the points of all loops, in half steps, shape (sum of lengths, 2).
+        points: (column, row) of the points of all loops, shape (sum of lengths, 2).
     """
 
     slice_indices: Indices
@@ -39,29 +43,53 @@ class _Crossings:
     outside: Indices
 
 
-def trace_loops(voxels: NDArray[np.bool_], *, keyhole: bool) -> Loops:
+def trace_loops(voxels: NDArray[np.bool_], certainty: NDArray[np.uint8] | None, *, keyhole: bool) -> Loops:
     """Outline the True voxels of each slice of a slab of shape (z, y, x).
 
     Voxels that touch by a corner only are outlined apart. With `keyhole`, holes are joined to what surrounds them.
+    Points on straight lines are left out, where all crossings lie halfway.
     """
     padded = np.pad(voxels, ((0, 0), (1, 1), (1, 1)))
     _, rows, width = padded.shape
     crossings = _find_crossings(padded.ravel(), width)
-    successors = _find_successors(padded.ravel(), crossings, width).tolist()
-    loops = _follow(successors)
-    copies = _join_holes(crossings, successors, loops) if keyhole else []
-    if copies:
-        loops = _follow(successors)
-    originals = np.concatenate([np.arange(len(crossings.inside)), np.array(copies, dtype=np.int64)])
-    order = originals[np.array([node for loop in loops for node in loop], dtype=np.int64)]
-    inside, outside = crossings.inside[order], crossings.outside[order]
-    # in half steps a crossing has whole coordinates, so the test for straight lines is exact
-    doubled = np.stack([inside % width + outside % width, (inside // width + outside // width) % (2 * rows)], axis=1)
-    lengths = np.array([len(loop) for loop in loops], dtype=np.int64)
+    successors = _find_successors(padded.ravel(), crossings, width)
+    firsts = _first_of_loop(successors)
+    originals = np.arange(len(successors))
+    if keyhole:
+        successors, originals, firsts = _join_holes(crossings, successors, firsts)
+    order, lengths = _in_order(successors, firsts)
+    order = originals[order]
+    crossings = _Crossings(crossings.inside[order], crossings.outside[order])
     starts = np.cumsum(lengths) - lengths
-    kept = _is_corner(doubled, starts, lengths)
-    kept_lengths = np.add.reduceat(kept, starts, dtype=np.int64) if len(starts) else lengths
-    return Loops(inside[starts] // (rows * width), kept_lengths, doubled[kept] / 2.0 - 1.0)
+    slice_indices = crossings.inside[starts] // (rows * width)
+    if certainty is None:
+        # in half steps a crossing has whole coordinates, so the test for straight lines is exact
+        points = _halfway(crossings, rows, width)
+        kept = _is_corner(points, starts, lengths)
+        lengths = np.add.reduceat(kept, starts, dtype=np.int64) if len(starts) else lengths
+        return Loops(slice_indices, lengths, points[kept] / 2.0 - 1.0)
+    padded_certainty = np.pad(certainty, ((0, 0), (1, 1), (1, 1)))
+    return Loops(slice_indices, lengths, _interpolated(crossings, padded_certainty, rows, width))
+
+
+def _halfway(crossings: _Crossings, rows: int, width: int) -> Indices:
+    """Twice the padded (column, row) of each crossing."""
+    inside, outside = crossings.inside, crossings.outside
+    return np.stack([inside % width + outside % width, (inside // width + outside // width) % (2 * rows)], axis=1)
+
+
+def _interpolated(crossings: _Crossings, certainty: NDArray[np.uint8], rows: int, width: int) -> NDArray[np.float64]:
+    """(column, row) of each crossing, where the balance of both voxels' certainty is zero; padding knows nothing."""
+    flat = certainty.ravel()
+    sure_inside, sure_outside = (flat[side].astype(np.float64) for side in (crossings.inside, crossings.outside))
+    sure_inside[sure_outside == 0] = 0
+    share = (sure_inside + 1e-9) / (sure_inside + sure_outside + 2e-9)
+    share = share.clip(CLOSEST, 1.0 - CLOSEST)
+    step = crossings.outside - crossings.inside
+    beside = np.abs(step) == 1
+    columns = crossings.inside % width + np.where(beside, step * share, 0.0)
+    of_rows = crossings.inside // width % rows + np.where(beside, 0.0, np.sign(step) * share)
+    return np.stack([columns, of_rows], axis=1) - 1.0
 
 
 def _find_crossings(flat: NDArray[np.bool_], width: int) -> _Crossings:
@@ -92,44 +120,71 @@ def _find_successors(flat: NDArray[np.bool_], crossings: _Crossings, width: int)
     return np.searchsorted(_keys(inside, outside), _keys(next_inside, next_outside))
 
 
-def _follow(successors: list[int]) -> list[list[int]]:
-    """Split the crossings into loops; each begins with its first crossing, and the loops are in order of those."""
-    seen = bytearray(len(successors))
-    loops = []
-    for start in range(len(successors)):
-        if seen[start]:
-            continue
-        loop = []
-        node = start
-        while not seen[node]:
-            seen[node] = 1
-            loop.append(node)
-            node = successors[node]
-        loops.append(loop)
-    return loops
+def _first_of_loop(successors: Indices) -> Indices:
+    """Return for each crossing the first crossing of its loop, by looking twice as far ahead in every round."""
+    firsts = np.minimum(np.arange(len(successors)), successors)
+    ahead = successors
+    while True:
+        ahead = ahead[ahead]
+        earlier = np.minimum(firsts, firsts[ahead])
+        if np.array_equal(earlier, firsts):
+            return firsts
+        firsts = earlier
 
 
-def _join_holes(crossings: _Crossings, successors: list[int], loops: list[list[int]]) -> list[int]:
-    """Change `successors` so that each hole is entered and left by a channel to the left, at the left of its top row.
+def _in_order(successors: Indices, firsts: Indices) -> tuple[Indices, Indices]:
+    """Line up the loops in the order of their first crossings, each from there on forwards.
+
+    Returns:
+        The crossings in that order, and the length of each loop.
+    """
+    numbers = np.arange(len(successors))
+    is_first = firsts == numbers
+    # how many steps it is to the first crossing of the loop, by adding up twice as many in every round
+    steps = np.where(is_first, 0, 1)
+    ahead = np.where(is_first, numbers, successors)
+    while not np.array_equal(ahead, firsts):
+        steps += steps[ahead]
+        ahead = ahead[ahead]
+    loops = np.cumsum(is_first) - 1
+    loop_of = loops[firsts]
+    lengths = np.bincount(loop_of, minlength=int(np.count_nonzero(is_first)))
+    starts = np.cumsum(lengths) - lengths
+    places = np.where(is_first, starts[loop_of], starts[loop_of] + lengths[loop_of] - steps)
+    order = np.empty(len(successors), np.int64)
+    order[places] = numbers
+    return order, lengths.astype(np.int64)
+
+
+def _join_holes(crossings: _Crossings, successors: Indices, firsts: Indices) -> tuple[Indices, Indices, Indices]:
+    """Let each hole be entered and left by a channel to the left, at the left of its top row.
 
     A loop begins at its topmost crossing, the leftmost of those, and goes to the left: its second crossing is the left
     end of the top row. The crossing before that in the same row belongs to the boundary around the hole, or to a hole
     that begins higher or farther left, so every chain of channels ends at an outer boundary. Both ends of a channel
-    are passed twice: the second passes are new nodes, and the crossings that they repeat are returned.
+    are passed twice: the second passes are crossings of their own, added at the end.
+
+    Returns:
+        Successors of all crossings, the crossing that each stands for, and the first crossing of each one's loop.
     """
-    copies: list[int] = []
+    tops = np.unique(firsts)
+    # a topmost crossing that has the inside above belongs to a hole
+    tops = tops[crossings.inside[tops] < crossings.outside[tops]]
     within_row = np.abs(crossings.outside - crossings.inside) == 1
     before_in_row = np.maximum.accumulate(np.where(within_row, np.arange(len(successors)), -1))
-    for loop in loops:
-        if crossings.inside[loop[0]] > crossings.outside[loop[0]]:
-            continue  # its topmost crossing has the outside above: an outer boundary
-        top, end = loop[0], loop[1]
-        start = int(before_in_row[end - 1])
-        end_again, start_again = len(successors), len(successors) + 1
-        copies += [end, start]
-        successors += [start_again, successors[start]]
-        successors[top], successors[start] = end_again, end
-    return copies
+    ends = successors[tops]
+    starts = before_in_row[ends - 1]
+    count = len(successors)
+    joined = np.concatenate([successors, np.zeros(2 * len(tops), np.int64)])
+    originals = np.concatenate([np.arange(count), np.stack([ends, starts], axis=1).ravel()])
+    around = np.arange(count)  # for the first crossing of a hole, the first one of the loop around it
+    for hole, (top, end, start) in enumerate(zip(tops.tolist(), ends.tolist(), starts.tolist(), strict=True)):
+        end_again, start_again = count + 2 * hole, count + 2 * hole + 1
+        joined[end_again], joined[start_again] = start_again, joined[start]
+        joined[top], joined[start] = end_again, end
+        around[top] = around[firsts[start]]  # holes come in ascending order, so that one is settled
+    of_originals = around[firsts]
+    return joined, originals, of_originals[originals]
 
 
 def _is_corner(points: Indices, starts: Indices, lengths: Indices) -> NDArray[np.bool_]:

@@ -54,7 +54,9 @@ def trace(mask: RoiMask, geometry: SeriesGeometry, *, keyhole: bool = False) -> 
     contours: list[Contour] = []
     in_grid = np.array([mask.box[2].start, mask.box[1].start])
     for first in range(0, len(mask.voxels), SLAB):
-        loops = trace_loops(mask.voxels[first : first + SLAB], keyhole=keyhole)
+        slab = slice(first, first + SLAB)
+        certainty = None if mask.certainty is None else mask.certainty[slab]
+        loops = trace_loops(mask.voxels[slab], certainty, keyhole=keyhole)
         slices = loops.slice_indices + (mask.box[0].start + first)
         points_mm = geometry.to_patient_mm(np.repeat(slices, loops.lengths), loops.points + in_grid)
         pieces = np.split(points_mm, np.cumsum(loops.lengths)[:-1]) if len(slices) else []
