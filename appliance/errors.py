@@ -31,12 +31,13 @@ class Reason(StrEnum):
     FRAME_OF_REFERENCE_MIXED = "frame_of_reference_mixed"  #: slices of one series have different frames of reference
     ORIENTATION_MIXED = "orientation_mixed"  #: slices of one series have different orientations
     SPACING_MIXED = "spacing_mixed"  #: slices of one series differ in rows, columns or pixel spacing
+    RESCALE_MIXED = "rescale_mixed"  #: slices of one series are rescaled to Hounsfield units differently
     INSTANCE_CONFLICT = "instance_conflict"  #: one SOP Instance UID came with two different contents
     POSITION_DUPLICATE = "position_duplicate"  #: two slices lie at one position
     SLICE_MISSING = "slice_missing"  #: a gap in the series that a missing slice explains
     SLICE_GAPS_UNEVEN = "slice_gaps_uneven"  #: distances between slices differ
     TOO_FEW_SLICES = "too_few_slices"  #: fewer slices than a volume needs
-    ORIENTATION_UNSUPPORTED = "orientation_unsupported"  #: the planes are not close to axial
+    ORIENTATION_UNSUPPORTED = "orientation_unsupported"  #: the planes are not close to axial, or not in one line
     NO_PROTOCOL = "no_protocol"  #: no protocol fits the series
     MODEL_MISSING = "model_missing"  #: the protocol names a model package that is not installed
     MODEL_INVALID = "model_invalid"  #: a manifest or network that cannot be used

@@ -16,7 +16,7 @@ from appliance.audit import trail
 from appliance.casework.case import Move, move
 from appliance.casework.lease import Lease
 from appliance.clock import Effort, measured, now_utc
-from appliance.dicom.contours import RoiContours, trace
+from appliance.dicom.contours import Drawing, RoiContours, trace
 from appliance.dicom.ct_series import CtSeries, assemble_series
 from appliance.dicom.ct_slice import parse_slice
 from appliance.dicom.ct_volume import CtVolume, input_digest, load_volume
@@ -164,7 +164,7 @@ def _trace(masks: list[RoiMask], series: CtSeries, holes: str, lease: Lease) -> 
     traced = []
     with measured(effort):
         for done, mask in enumerate(masks, 1):
-            traced.append(trace(mask, series.geometry, keyhole=holes == "keyhole"))
+            traced.append(trace(mask, series.geometry, Drawing(keyhole=holes == "keyhole")))
             lease.progress("contours", done, len(masks))
     count = sum(len(roi.contours) for roi in traced)
     points = sum(len(contour.points_mm) for roi in traced for contour in roi.contours)

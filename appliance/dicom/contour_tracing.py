@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+Points = NDArray[np.float64]
 
-CLOSEST = 1.0 / 32
-"""How close a crossing may come to the centre of a voxel, in steps: even once coordinates are rounded to the decimals
-of a file, no voxel changes sides (0.01 mm is more than rounding moves a point, from pixels of 0.3 mm on)."""
+CLOSEST = 1.0 / 24
+"""How close a crossing may come to the centre of a voxel, in steps. Every contour then stays 0.029 steps away from
+every centre, so that neither rounding nor leaving out points on nearly straight lines lets a voxel change sides."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,11 +29,35 @@ class Loops:
         slice_indices: slice of each loop, ascending.
         lengths: number of points of each loop.
         points: (column, row) of the points of all loops, shape (sum of lengths, 2).
+        fixed: which points are ends of keyhole channels, which are passed twice and must stay where they are.
     """
 
     slice_indices: Indices
     lengths: Indices
-    points: NDArray[np.float64]
+    points: Points
+    fixed: NDArray[np.bool_]
+
+    @property
+    def starts(self) -> Indices:
+        """Place of the first point of each loop."""
+        return np.asarray(np.cumsum(self.lengths) - self.lengths)
+
+    def neighbours(self) -> tuple[Indices, Indices]:
+        """Places of the points before and after each point of the same loop."""
+        return neighbours(self.starts, self.lengths)
+
+    def kept(self, kept: NDArray[np.bool_]) -> "Loops":
+        """Leave out all other points; every loop must keep one."""
+        lengths = np.add.reduceat(kept, self.starts, dtype=np.int64) if len(self.lengths) else self.lengths
+        return Loops(self.slice_indices, lengths, self.points[kept], self.fixed[kept])
+
+
+def neighbours(starts: Indices, lengths: Indices) -> tuple[Indices, Indices]:
+    """Places of the points before and after each point of closed loops that lie one after the other."""
+    count = int(lengths.sum())
+    before, after = np.arange(-1, count - 1), np.arange(1, count + 1)
+    before[starts], after[starts + lengths - 1] = starts + lengths - 1, starts
+    return before, after
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +72,7 @@ def trace_loops(voxels: NDArray[np.bool_], certainty: NDArray[np.uint8] | None, 
     """Outline the True voxels of each slice of a slab of shape (z, y, x).
 
     Voxels that touch by a corner only are outlined apart. With `keyhole`, holes are joined to what surrounds them.
-    Points on straight lines are left out, where all crossings lie halfway.
+    Without `certainty` all crossings lie halfway.
     """
     padded = np.pad(voxels, ((0, 0), (1, 1), (1, 1)))
     _, rows, width = padded.shape
@@ -59,37 +84,46 @@ def trace_loops(voxels: NDArray[np.bool_], certainty: NDArray[np.uint8] | None, 
         successors, originals, firsts = _join_holes(crossings, successors, firsts)
     order, lengths = _in_order(successors, firsts)
     order = originals[order]
-    crossings = _Crossings(crossings.inside[order], crossings.outside[order])
-    starts = np.cumsum(lengths) - lengths
-    slice_indices = crossings.inside[starts] // (rows * width)
+    ordered = _Crossings(crossings.inside[order], crossings.outside[order])
+    slice_indices = ordered.inside[np.cumsum(lengths) - lengths] // (rows * width)
+    fixed = np.isin(order, originals[len(crossings.inside) :])
     if certainty is None:
-        # in half steps a crossing has whole coordinates, so the test for straight lines is exact
-        points = _halfway(crossings, rows, width)
-        kept = _is_corner(points, starts, lengths)
-        lengths = np.add.reduceat(kept, starts, dtype=np.int64) if len(starts) else lengths
-        return Loops(slice_indices, lengths, points[kept] / 2.0 - 1.0)
-    padded_certainty = np.pad(certainty, ((0, 0), (1, 1), (1, 1)))
-    return Loops(slice_indices, lengths, _interpolated(crossings, padded_certainty, rows, width))
+        points = _halfway(ordered, rows, width)
+    else:
+        points = _interpolated(ordered, np.pad(certainty, ((0, 0), (1, 1), (1, 1))), rows, width)
+    return Loops(slice_indices, lengths, points - 1.0, fixed)
 
 
-def _halfway(crossings: _Crossings, rows: int, width: int) -> Indices:
-    """Twice the padded (column, row) of each crossing."""
+def corners_of(loops: Loops) -> Loops:
+    """Leave out points that lie exactly on the straight line between their neighbours; in half steps that is exact."""
+    before, after = loops.neighbours()
+    arriving = loops.points - loops.points[before]
+    leaving = loops.points[after] - loops.points
+    return loops.kept(arriving[:, 0] * leaving[:, 1] != arriving[:, 1] * leaving[:, 0])
+
+
+def _halfway(crossings: _Crossings, rows: int, width: int) -> Points:
+    """Where each crossing lies, padded (column, row): in the middle between its voxels."""
     inside, outside = crossings.inside, crossings.outside
-    return np.stack([inside % width + outside % width, (inside // width + outside // width) % (2 * rows)], axis=1)
+    doubled = np.stack([inside % width + outside % width, (inside // width + outside // width) % (2 * rows)], axis=1)
+    return np.asarray(doubled / 2.0)
 
 
-def _interpolated(crossings: _Crossings, certainty: NDArray[np.uint8], rows: int, width: int) -> NDArray[np.float64]:
-    """(column, row) of each crossing, where the balance of both voxels' certainty is zero; padding knows nothing."""
+def _interpolated(crossings: _Crossings, certainty: NDArray[np.uint8], rows: int, width: int) -> Points:
+    """Where each crossing lies, padded (column, row): where the certainties of both voxels cancel out.
+
+    Beyond the border of the grid nothing is known, and the crossing lies halfway.
+    """
     flat = certainty.ravel()
     sure_inside, sure_outside = (flat[side].astype(np.float64) for side in (crossings.inside, crossings.outside))
-    sure_inside[sure_outside == 0] = 0
-    share = (sure_inside + 1e-9) / (sure_inside + sure_outside + 2e-9)
+    share = np.full(len(flat[crossings.inside]), 0.5)
+    np.divide(sure_inside, sure_inside + sure_outside, out=share, where=sure_outside > 0)
     share = share.clip(CLOSEST, 1.0 - CLOSEST)
     step = crossings.outside - crossings.inside
     beside = np.abs(step) == 1
     columns = crossings.inside % width + np.where(beside, step * share, 0.0)
     of_rows = crossings.inside // width % rows + np.where(beside, 0.0, np.sign(step) * share)
-    return np.stack([columns, of_rows], axis=1) - 1.0
+    return np.stack([columns, of_rows], axis=1)
 
 
 def _find_crossings(flat: NDArray[np.bool_], width: int) -> _Crossings:
@@ -185,16 +219,6 @@ def _join_holes(crossings: _Crossings, successors: Indices, firsts: Indices) -> 
         around[top] = around[firsts[start]]  # holes come in ascending order, so that one is settled
     of_originals = around[firsts]
     return joined, originals, of_originals[originals]
-
-
-def _is_corner(points: Indices, starts: Indices, lengths: Indices) -> NDArray[np.bool_]:
-    """Tell which points of the loops do not lie on the straight line between their neighbours."""
-    following = np.arange(1, len(points) + 1)
-    following[starts + lengths - 1] = starts
-    steps = points[following] - points
-    before = np.empty_like(steps)
-    before[following] = steps
-    return np.asarray(before[:, 0] * steps[:, 1] != before[:, 1] * steps[:, 0])
 
 
 def _keys(first: Indices, second: Indices) -> Indices:

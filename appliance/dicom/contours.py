@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.dicom.contour_tracing import trace_loops
+from appliance.dicom.contour_shaping import MAX_MOVE, MAX_SMOOTHING, STRAIGHT, simplify, smooth
+from appliance.dicom.contour_tracing import Loops, corners_of, trace_loops
 from appliance.dicom.geometry import Points, SeriesGeometry
 from appliance.dicom.roi import RoiMask
 
@@ -40,28 +41,73 @@ class RoiContours:
     contours: tuple[Contour, ...]
 
 
-def trace(mask: RoiMask, geometry: SeriesGeometry, *, keyhole: bool = False) -> RoiContours:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """How the boundary of a region becomes contours.
+
+    Attributes:
+        keyhole: join each hole to the boundary around it by a channel of no width (PS3.3 §C.8.8.6.3), for readers that
+            fill nested contours; otherwise a hole is a contour of its own within another.
+        smooth_mm: smooth, moving no point farther than this, nor than a fifth of a pixel.
+        simplify_mm: leave out points, moving the contour no farther than this, nor than a third of a pixel in all.
+        max_points: most points of a contour; the slices around one that has more are simplified further, up to that
+            third of a pixel.
+    """
+
+    keyhole: bool = False
+    smooth_mm: float = 0.0
+    simplify_mm: float = 0.0
+    max_points: int | None = None
+
+
+PLAIN = Drawing()
+"""Contours as they are, holes within boundaries."""
+
+
+def trace(mask: RoiMask, geometry: SeriesGeometry, drawing: Drawing = PLAIN) -> RoiContours:
     """Outline a region on each slice.
 
-    Voxels that touch by a corner only are outlined apart. Points on straight lines are left out.
+    Contours run halfway between voxels or, where the region says how certain its voxels are, where two neighbours are
+    equally certain. Voxels that touch by a corner only are outlined apart. Points on straight lines are left out.
 
     Args:
         mask: the region, which may touch the border of the grid.
         geometry: where the voxels lie.
-        keyhole: join each hole to the boundary around it by a channel of no width (PS3.3 §C.8.8.6.3), for readers
-            that fill nested contours; otherwise a hole is a contour of its own within another.
+        drawing: the form of the contours.
     """
     contours: list[Contour] = []
     in_grid = np.array([mask.box[2].start, mask.box[1].start])
+    pixel_mm = min(geometry.pixel_spacing_mm)
     for first in range(0, len(mask.voxels), SLAB):
         slab = slice(first, first + SLAB)
         certainty = None if mask.certainty is None else mask.certainty[slab]
-        loops = trace_loops(mask.voxels[slab], certainty, keyhole=keyhole)
+        loops = trace_loops(mask.voxels[slab], certainty, keyhole=drawing.keyhole)
+        loops = _shaped(loops, drawing, pixel_mm, halfway=certainty is None)
         slices = loops.slice_indices + (mask.box[0].start + first)
         points_mm = geometry.to_patient_mm(np.repeat(slices, loops.lengths), loops.points + in_grid)
         pieces = np.split(points_mm, np.cumsum(loops.lengths)[:-1]) if len(slices) else []
         contours += map(Contour, slices.tolist(), pieces)
     return RoiContours(mask.name, tuple(contours))
+
+
+def _shaped(loops: Loops, drawing: Drawing, pixel_mm: float, *, halfway: bool) -> Loops:
+    """Smooth and simplify, in pixels, as much as is asked for and is safe."""
+    smoothing = min(drawing.smooth_mm / pixel_mm, MAX_SMOOTHING)
+    if smoothing > 0.0:
+        loops = smooth(loops, smoothing)
+    elif halfway:
+        loops = corners_of(loops)
+    simplifying = min(drawing.simplify_mm / pixel_mm, MAX_MOVE - smoothing)
+    if smoothing > 0.0 or not halfway:
+        simplifying = max(simplifying, STRAIGHT)
+    if simplifying > 0.0:
+        loops = simplify(loops, simplifying)
+    while (
+        drawing.max_points and loops.lengths.max(initial=0) > drawing.max_points and simplifying < MAX_MOVE - smoothing
+    ):
+        simplifying = min(2 * simplifying + STRAIGHT, MAX_MOVE - smoothing)
+        loops = simplify(loops, simplifying)
+    return loops
 
 
 def rasterise(roi: RoiContours, geometry: SeriesGeometry) -> RoiMask:

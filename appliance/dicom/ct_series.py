@@ -1,13 +1,14 @@
 """CT slices become one series: sorted by where they lie, with one geometry, or refused.
 
-Nothing is repaired here. A series with a missing slice, two phases in one or a tilted gantry could be resampled into
-something that looks right; planning on it would not be.
+Nothing is repaired here. A series with a missing slice or two phases in one could be resampled into something that
+looks right; planning on it would not be. A tilted gantry is no such guess: every slice says where it lies, and the
+shift from one to the next is the same throughout.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import atan2, degrees, radians, tan
+from math import atan2, degrees
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,17 @@ from appliance.errors import Reason, SeriesRefused
 MIN_SLICES = 3
 """With fewer, nobody can tell an uneven gap from a usual one."""
 
-MIN_NORMAL_Z = 0.98
-"""Smallest part of the slice normal along the body's axis: planes up to 11 degrees from axial are accepted."""
+MIN_NORMAL_Z = 0.9
+"""Smallest part of the slice normal along the body's axis: planes up to 25.8 degrees from axial are accepted."""
 
-MAX_TILT_DEGREES = 0.5
-"""Largest angle between the line of the slices and their normal. Beyond it the stack is sheared."""
+MAX_TILT_DEGREES = 30.5
+"""Largest angle between the line of the slices and their normal: gantries tilt by up to 30 degrees."""
+
+SHIFT_TOLERANCE_MM = 0.1
+"""How far a slice may lie off the straight line of the stack: what rounding and a table may be off."""
+
+MAX_GAP_STEP = 1.5
+"""Where uneven gaps are allowed: a gap wider than this many times both its neighbours is taken for a missing slice."""
 
 GAP_TOLERANCE_MM = 0.05
 """What rounding of two positions may change in the gap between them."""
@@ -74,15 +81,20 @@ class CtSeries:
         return tuple(one.sop_instance_uid for one in self.slices)
 
 
-def assemble_series(slices: Sequence[CtSlice]) -> CtSeries:
-    """Sort slices of one Series Instance UID along their normal and check that they form one regular stack.
+def assemble_series(slices: Sequence[CtSlice], *, uneven_gaps: bool = False) -> CtSeries:
+    """Sort slices of one Series Instance UID along their normal and check that they form one straight stack.
 
-    Each instance is handed over once; the order does not matter.
+    Each instance is handed over once; neither the order nor the instance numbers matter.
+
+    Args:
+        slices: of one series.
+        uneven_gaps: accept gaps that differ, as where a scan goes on with thicker slices; a gap that stands out from
+            both its neighbours is a missing slice all the same.
 
     Raises:
         SeriesRefused: TOO_FEW_SLICES, PATIENT_MIXED, STUDY_MIXED, FRAME_OF_REFERENCE_MIXED, INSTANCE_CONFLICT,
-            SPACING_MIXED, ORIENTATION_MIXED, ORIENTATION_UNSUPPORTED, POSITION_DUPLICATE, SLICE_MISSING or
-            SLICE_GAPS_UNEVEN.
+            SPACING_MIXED, ORIENTATION_MIXED, RESCALE_MIXED, ORIENTATION_UNSUPPORTED, POSITION_DUPLICATE,
+            SLICE_MISSING or SLICE_GAPS_UNEVEN.
         ValueError: the slices are of several series, which is a mistake of the caller.
     """
     if len({one.series_instance_uid for one in slices}) > 1:
@@ -106,8 +118,8 @@ def assemble_series(slices: Sequence[CtSlice]) -> CtSeries:
         first.rows,
         first.columns,
     )
-    _check_gaps(geometry)
-    _check_upright(geometry)
+    _check_gaps(geometry, uneven_gaps=uneven_gaps)
+    _check_straight(geometry)
     return CtSeries(ordered, geometry)
 
 
@@ -136,7 +148,7 @@ def _check_same_names(slices: Sequence[CtSlice]) -> None:
 
 
 def _check_same_grid(slices: Sequence[CtSlice]) -> None:
-    """Refuse slices that differ in size, spacing or orientation."""
+    """Refuse slices that differ in size, spacing, orientation or rescaling."""
     sizes = {(one.rows, one.columns) for one in slices}
     spacings_mm = np.array([one.pixel_spacing_mm for one in slices])
     if len(sizes) > 1 or np.ptp(spacings_mm, axis=0).max() > SPACING_TOLERANCE_MM:
@@ -157,6 +169,14 @@ def _check_same_grid(slices: Sequence[CtSlice]) -> None:
             f"{len(slices) - usual} of {len(slices)} slices have another orientation than the rest, as localizers do; "
             "send the axial slices as a series of their own",
         )
+    rescales = Counter((one.rescale_slope, one.rescale_intercept) for one in slices)
+    if len(rescales) > 1:
+        usual = rescales.most_common(1)[0][1]
+        raise SeriesRefused(
+            Reason.RESCALE_MIXED,
+            f"{len(slices) - usual} of {len(slices)} slices have another Rescale Slope or Intercept than the rest; "
+            "send one reconstruction a series",
+        )
 
 
 def _check_axial(normal: Vector) -> None:
@@ -168,9 +188,9 @@ def _check_axial(normal: Vector) -> None:
         )
 
 
-def _check_gaps(geometry: SeriesGeometry) -> None:
-    """Refuse two slices at one position, a missing slice, and gaps that differ."""
-    gaps_mm = np.diff(geometry.positions_mm @ np.asarray(geometry.normal))
+def _check_gaps(geometry: SeriesGeometry, *, uneven_gaps: bool) -> None:
+    """Refuse two slices at one position, a missing slice, and gaps that differ where they must not."""
+    gaps_mm = geometry.gaps_mm
     closest = int(np.argmin(gaps_mm))
     if gaps_mm[closest] < DUPLICATE_MM:
         count = int(np.count_nonzero(gaps_mm < DUPLICATE_MM))
@@ -179,6 +199,9 @@ def _check_gaps(geometry: SeriesGeometry) -> None:
             f"{_place(geometry, closest)} and the next one lie at one position, and {count - 1} more pairs do; send "
             "one phase or reconstruction a series",
         )
+    if uneven_gaps:
+        _check_no_gap_stands_out(geometry, gaps_mm)
+        return
     # the lower median is a gap that occurs, even in a series of three slices with one missing
     usual_mm = float(np.sort(gaps_mm)[(len(gaps_mm) - 1) // 2])
     odd = np.flatnonzero(np.abs(gaps_mm - usual_mm) > _gap_tolerance_mm(usual_mm))
@@ -204,20 +227,37 @@ def _gap_refusal(
     )
 
 
-def _check_upright(geometry: SeriesGeometry) -> None:
-    """Refuse a stack whose slices shift sideways from one to the next, as a tilted gantry makes them."""
-    steps_mm = np.diff(geometry.positions_mm, axis=0)
-    normal = np.asarray(geometry.normal)
-    gaps_mm = steps_mm @ normal
-    sideways_mm = np.linalg.norm(steps_mm - np.outer(gaps_mm, normal), axis=1)
-    excess_mm = sideways_mm - gaps_mm * tan(radians(MAX_TILT_DEGREES)) - GAP_TOLERANCE_MM
-    worst = int(np.argmax(excess_mm))
-    if excess_mm[worst] > 0.0:
+def _check_no_gap_stands_out(geometry: SeriesGeometry, gaps_mm: NDArray[np.float64]) -> None:
+    beside_mm = np.maximum(np.append(gaps_mm[1:], 0.0), np.append(0.0, gaps_mm[:-1]))
+    odd = np.flatnonzero(gaps_mm > MAX_GAP_STEP * beside_mm + GAP_TOLERANCE_MM)
+    if odd.size:
+        first = int(odd[0])
+        raise SeriesRefused(
+            Reason.SLICE_MISSING,
+            f"the gap of {gaps_mm[first]:.2f} mm after {_place(geometry, first)} is wider than those beside it "
+            f"({beside_mm[first]:.2f} mm): a slice seems to be missing; send the whole series again",
+        )
+
+
+def _check_straight(geometry: SeriesGeometry) -> None:
+    """Refuse a stack that leans more than a gantry can tilt, and a slice that lies off the line of the others."""
+    along_mm = geometry.positions_mm @ np.asarray(geometry.normal)
+    along_mm -= along_mm[0]
+    slope = geometry.shear[-1] / along_mm[-1]
+    lean = degrees(atan2(float(np.hypot(*slope)), 1.0))
+    if lean > MAX_TILT_DEGREES:
         raise SeriesRefused(
             Reason.ORIENTATION_UNSUPPORTED,
-            f"after {_place(geometry, worst)} the stack shifts sideways by {sideways_mm[worst]:.2f} mm in one gap "
-            f"({degrees(atan2(sideways_mm[worst], gaps_mm[worst])):.1f} degrees, as a tilted gantry makes it); send a "
-            "reconstruction without tilt",
+            f"the stack leans by {lean:.1f} degrees, more than any gantry tilts ({MAX_TILT_DEGREES:.0f}); send an "
+            "axial reconstruction",
+        )
+    off_mm = np.linalg.norm(geometry.shear - np.outer(along_mm, slope), axis=1)
+    worst = int(np.argmax(off_mm))
+    if off_mm[worst] > SHIFT_TOLERANCE_MM:
+        raise SeriesRefused(
+            Reason.ORIENTATION_UNSUPPORTED,
+            f"{_place(geometry, worst)} lies {off_mm[worst]:.2f} mm to the side of the line of the slices, as if the "
+            "table or the patient had moved; send a reconstruction without shift",
         )
 
 

@@ -110,10 +110,14 @@ class SeriesGeometry:
         return np.array([self.normal, self.column_direction, self.row_direction])
 
     @property
+    def gaps_mm(self) -> NDArray[np.float64]:
+        """Distances between neighbouring slices along the normal, shape (slices - 1,)."""
+        return np.asarray(np.diff(self.positions_mm @ np.asarray(self.normal)))
+
+    @property
     def slice_gap_mm(self) -> float:
         """Median distance between neighbouring slices along the normal; 0 for a single slice."""
-        gaps_mm = np.diff(self.positions_mm @ np.asarray(self.normal))
-        return float(np.median(gaps_mm)) if gaps_mm.size else 0.0
+        return float(np.median(self.gaps_mm)) if len(self.positions_mm) > 1 else 0.0
 
     @property
     def spacing_mm(self) -> Vector:
@@ -126,7 +130,7 @@ class SeriesGeometry:
 
         The first and the last slice reach as far outwards as inwards. A single slice has no thickness.
         """
-        gaps_mm = np.diff(self.positions_mm @ np.asarray(self.normal))
+        gaps_mm = self.gaps_mm
         if not gaps_mm.size:
             return np.zeros(len(self.positions_mm))
         return np.asarray((np.append(gaps_mm[:1], gaps_mm) + np.append(gaps_mm, gaps_mm[-1:])) / 2)

@@ -115,6 +115,18 @@ class RoiMask:
             certainty[index] = np.rint(np.abs(balance) * 255).clip(1, 255)
         return cls(name, (z, y, x), voxels, certainty)
 
+    def with_certainty(self, certainty: NDArray[np.uint8]) -> Self:
+        """Return the same region with how sure each voxel is of its side, given for the whole grid (z, y, x)."""
+        voxels, (z, *sides) = self.voxels, self.box
+        if self.is_empty:
+            return self
+        # contours also ask the neighbours outside, within the slice
+        before = [min(1, side.start) for side in sides]
+        after = [min(1, length - side.stop) for side, length in zip(sides, certainty.shape[1:], strict=True)]
+        y, x = (slice(side.start - low, side.stop + high) for side, low, high in zip(sides, before, after, strict=True))
+        padded = np.pad(voxels, ((0, 0), *zip(before, after, strict=True)))
+        return type(self)(self.name, (z, y, x), padded, np.ascontiguousarray(certainty[z, y, x]))
+
     @property
     def is_empty(self) -> bool:
         """Whether no voxel belongs to the region."""

@@ -24,6 +24,9 @@ BODY_HU = -300
 CROP_MARGIN_MM = 20.0
 """Air kept around the body; several working voxels, so no body is lost."""
 
+GAP_ROUNDING_MM = 0.05
+"""What rounding of positions may add to a gap, or take from it."""
+
 MIN_PART_FRACTION = 0.01
 """Parts smaller than this fraction of the largest one are couch, wires or noise; an arm is larger."""
 
@@ -48,18 +51,24 @@ def refuse_outside_limits(geometry: SeriesGeometry, manifest: Manifest) -> None:
         SeriesRefused: INPUT_OUTSIDE_MODEL_LIMITS.
     """
     low_mm, high_mm = manifest.limits.slice_spacing_mm
-    if not low_mm <= geometry.slice_gap_mm <= high_mm:
+    gaps_mm = geometry.gaps_mm if len(geometry.positions_mm) > 1 else np.zeros(1)
+    odd_mm = gaps_mm[(gaps_mm < low_mm - GAP_ROUNDING_MM) | (gaps_mm > high_mm + GAP_ROUNDING_MM)]
+    if odd_mm.size:
         raise SeriesRefused(
             Reason.INPUT_OUTSIDE_MODEL_LIMITS,
-            f"slices are {geometry.slice_gap_mm:.2f} mm apart; model {manifest.name} {manifest.version} "
+            f"slices are {odd_mm[0]:.2f} mm apart; model {manifest.name} {manifest.version} "
             f"is for {low_mm:.2f} to {high_mm:.2f} mm",
         )
-    sides = zip("zyx", geometry.shape, geometry.spacing_mm, manifest.limits.min_extent_mm, strict=True)
-    for axis, voxels, spacing_mm, least_mm in sides:
-        if voxels * spacing_mm < least_mm:
+    rows_mm, columns_mm = (
+        count * spacing_mm
+        for count, spacing_mm in zip((geometry.rows, geometry.columns), geometry.pixel_spacing_mm, strict=True)
+    )
+    lengths_mm = (float(geometry.slice_thickness_mm.sum()), rows_mm, columns_mm)
+    for axis, length_mm, least_mm in zip("zyx", lengths_mm, manifest.limits.min_extent_mm, strict=True):
+        if length_mm < least_mm:
             raise SeriesRefused(
                 Reason.INPUT_OUTSIDE_MODEL_LIMITS,
-                f"the scan is {voxels * spacing_mm:.0f} mm long along {axis}; model {manifest.name} "
+                f"the scan is {length_mm:.0f} mm long along {axis}; model {manifest.name} "
                 f"{manifest.version} needs {least_mm:.0f} mm",
             )
 
@@ -75,15 +84,19 @@ def to_working_grid(volume: CtVolume, spacing_mm: tuple[float, float, float]) ->
         SeriesRefused: ORIENTATION_UNSUPPORTED.
     """
     grid = WorkingGrid.over(volume.geometry, spacing_mm)
-    over_z, over_y, over_x = (
-        area_weights(ct_centres, centres, spacing_mm[grid.series_axes.index(axis)]).astype(np.float32)
-        for axis, (ct_centres, centres) in enumerate(zip(grid.ct_centres_mm, grid.centres_mm, strict=True))
-    )
-    planes = np.empty((len(volume.hu), len(over_y), len(over_x)), np.float32)
-    for plane, ct_slice in zip(planes, volume.hu, strict=True):
+    spacings_mm = [spacing_mm[grid.series_axes.index(axis)] for axis in range(3)]
+
+    def weights(axis: int, ct_centres_mm: NDArray[np.float64]) -> NDArray[np.float32]:
+        return area_weights(ct_centres_mm, grid.centres_mm[axis], spacings_mm[axis]).astype(np.float32)
+
+    planes = np.empty((len(volume.hu), len(grid.centres_mm[1]), len(grid.centres_mm[2])), np.float32)
+    for index, (plane, ct_slice) in enumerate(zip(planes, volume.hu, strict=True)):
+        if not index or grid.is_sheared:
+            rows_mm, columns_mm = grid.ct_rows_and_columns_mm(index)
+            over_y, over_x = weights(1, rows_mm), weights(2, columns_mm)
         np.matmul(over_y @ np.maximum(ct_slice, np.float32(AIR_HU)), over_x.T, out=plane)
-    hu = np.tensordot(over_z, planes, axes=1)
-    box = _body_box(hu, [CROP_MARGIN_MM / spacing_mm[grid.series_axes.index(axis)] for axis in range(3)])
+    hu = np.tensordot(weights(0, grid.ct_centres_mm[0]), planes, axes=1)
+    box = _body_box(hu, [CROP_MARGIN_MM / axis_spacing_mm for axis_spacing_mm in spacings_mm])
     cropped = grid.cropped(box)
     return WorkingVolume(cropped.to_lps(hu[box]), cropped)
 

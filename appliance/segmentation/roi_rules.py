@@ -18,10 +18,12 @@ class ClassLabels:
 
     Attributes:
         voxels: class numbers, uint8 (z, y, x) in the series' axes.
+        certainty: by how much each class leads the next, 1 to 255 (z, y, x).
         boxes: for each class number that may occur a box that holds all its voxels.
     """
 
     voxels: NDArray[np.uint8]
+    certainty: NDArray[np.uint8]
     boxes: dict[int, Box]
 
     def union(self, numbers: Iterable[int]) -> tuple[Box, NDArray[np.bool_]] | None:
@@ -89,7 +91,8 @@ def _make_roi(roi: RoiRule, labels: ClassLabels, grid: WorkingGrid, manifest: Ma
     mask = keep_parts(mask, roi.keep)
     if roi.fill_holes == "axial":
         mask = fill_axial_holes(mask)
-    return _cropped(roi.name, box, mask)
+    cropped = RoiMask.from_volume(roi.name, mask).moved([side.start for side in box])
+    return cropped.with_certainty(labels.certainty)
 
 
 def _midline(box: Box, marks: NDArray[np.bool_], grid: WorkingGrid) -> float:
@@ -105,11 +108,3 @@ def _clear_other_side(mask: NDArray[np.bool_], box: Box, midline: float, grid: W
     upper = box[axis].start + np.arange(mask.shape[axis]) > midline
     left = ~upper if grid.left_is_descending else upper
     np.moveaxis(mask, axis, -1)[...] &= left if side == "left" else ~left
-
-
-def _cropped(name: str, box: Box, mask: NDArray[np.bool_]) -> RoiMask:
-    local = RoiMask.from_volume(name, mask)
-    z, y, x = (
-        slice(outer.start + inner.start, outer.start + inner.stop) for outer, inner in zip(box, local.box, strict=True)
-    )
-    return RoiMask(name, (z, y, x), local.voxels)

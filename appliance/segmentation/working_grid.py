@@ -1,9 +1,10 @@
 """The network's own grid, laid over a CT: where its voxels are, and how its axes relate to the series' axes.
 
 Large arrays always keep the series' axes. Along each of them a voxel has one coordinate in mm, so that both grids
-are three lists of voxel centres, and going from one to the other is one matrix product for each axis. Only the
-small arrays of the working grid are turned to LPS (index axes to the head, the back and the patient's left),
-which is what networks are trained on.
+are three lists of voxel centres, and going from one to the other is one matrix product for each axis. Where a tilted
+gantry shifts each slice in its own plane, the products within the slice are each slice's own. Only the small arrays
+of the working grid are turned to LPS (index axes to the head, the back and the patient's left), which is what
+networks are trained on.
 """
 
 import itertools
@@ -19,6 +20,9 @@ from appliance.errors import Reason, SeriesRefused
 Box: TypeAlias = tuple[slice, slice, slice]
 Centres: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
+SHEAR_FROM_MM = 0.1
+"""Smaller shifts in all are rounding: one set of matrices serves all slices."""
+
 MIN_AXIS_COSINE = 0.9
 """A series axis turned further than 26 degrees from its patient axis shows a patient as no network learnt one."""
 
@@ -28,13 +32,15 @@ class WorkingGrid:
     """A regular grid over a CT, both described along the series' axes (z, y, x).
 
     Attributes:
-        ct_centres_mm: voxel centres of the CT along each series axis, ascending.
+        ct_centres_mm: voxel centres of the CT along each series axis, ascending; within the plane, of the first slice.
+        shear_mm: how far each slice of the CT is shifted along the series axes (y, x), shape (slices, 2).
         centres_mm: voxel centres of this grid along each series axis, ascending.
         series_axes: for each LPS index axis (z, y, x) the series axis that runs along it.
         reversed_axes: for each LPS index axis whether the series axis runs the other way.
     """
 
     ct_centres_mm: Centres
+    shear_mm: NDArray[np.float64]
     centres_mm: Centres
     series_axes: tuple[int, int, int]
     reversed_axes: tuple[bool, bool, bool]
@@ -53,16 +59,31 @@ class WorkingGrid:
         spacings_mm = [0.0, 0.0, 0.0]
         for series_axis, axis_spacing_mm in zip(series_axes, spacing_mm, strict=True):
             spacings_mm[series_axis] = axis_spacing_mm
+        shear_mm = _shear_mm(geometry)
+        reach_mm = [(0.0, 0.0), *((shifts.min(), shifts.max()) for shifts in shear_mm.T)]
         z_mm, y_mm, x_mm = (
-            _centred(*sides) for sides in zip(ct_centres_mm, geometry.spacing_mm, spacings_mm, strict=True)
+            _centred(centres[0] + low, centres[-1] + high, ct_spacing_mm, axis_spacing_mm)
+            for centres, (low, high), ct_spacing_mm, axis_spacing_mm in zip(
+                ct_centres_mm, reach_mm, geometry.spacing_mm, spacings_mm, strict=True
+            )
         )
-        return cls(ct_centres_mm, (z_mm, y_mm, x_mm), series_axes, reversed_axes)
+        return cls(ct_centres_mm, shear_mm, (z_mm, y_mm, x_mm), series_axes, reversed_axes)
 
     @property
     def ct_shape(self) -> tuple[int, int, int]:
         """Voxels of the CT along the series axes (z, y, x)."""
         z_mm, y_mm, x_mm = self.ct_centres_mm
         return len(z_mm), len(y_mm), len(x_mm)
+
+    @property
+    def is_sheared(self) -> bool:
+        """Whether the slices of the CT are shifted against each other in their planes."""
+        return bool(self.shear_mm.any())
+
+    def ct_rows_and_columns_mm(self, slice_index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Voxel centres of one slice of the CT along the series axes y and x."""
+        along_y_mm, along_x_mm = self.shear_mm[slice_index]
+        return self.ct_centres_mm[1] + along_y_mm, self.ct_centres_mm[2] + along_x_mm
 
     @property
     def left_right_axis(self) -> int:
@@ -130,8 +151,14 @@ def _ct_centres_mm(geometry: SeriesGeometry) -> Centres:
     )
 
 
-def _centred(ct_centres_mm: NDArray[np.float64], ct_spacing_mm: float, spacing_mm: float) -> NDArray[np.float64]:
-    extent_mm = ct_centres_mm[-1] - ct_centres_mm[0] + ct_spacing_mm
+def _shear_mm(geometry: SeriesGeometry) -> NDArray[np.float64]:
+    """How far each slice is shifted in its plane; nothing where it is no more than rounding."""
+    shear_mm = np.asarray(geometry.shear, np.float64)
+    return shear_mm if np.ptp(shear_mm, axis=0).max() > SHEAR_FROM_MM else np.zeros_like(shear_mm)
+
+
+def _centred(first_mm: float, last_mm: float, ct_spacing_mm: float, spacing_mm: float) -> NDArray[np.float64]:
+    extent_mm = last_mm - first_mm + ct_spacing_mm
     count = max(1, int(np.ceil(extent_mm / spacing_mm - 1e-6)))
-    middle_mm = (ct_centres_mm[0] + ct_centres_mm[-1]) / 2
+    middle_mm = (first_mm + last_mm) / 2
     return np.asarray(middle_mm + (np.arange(count) - (count - 1) / 2) * spacing_mm)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage
 
-from appliance.dicom.contours import trace
+from appliance.dicom.contours import Drawing, trace
 from appliance.dicom.ct_series import CtSeries
 from appliance.dicom.roi import RoiCode, RoiMask, RoiTemplate
 from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set
@@ -46,7 +46,7 @@ def structure_set_of(
 ) -> StructureSet:
     """Trace masks of the whole grid and write them, numbered from 1."""
     rois = [
-        (template(name, number), trace(RoiMask.from_volume(name, voxels), series.geometry, keyhole=keyhole))
+        (template(name, number), trace(RoiMask.from_volume(name, voxels), series.geometry, Drawing(keyhole=keyhole)))
         for number, (name, voxels) in enumerate(regions.items(), start=1)
     ]
     return build_structure_set(series, rois, provenance, created_at)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from appliance.dicom.contours import SLAB, Contour, RoiContours, rasterise, trace
+from appliance.dicom.contours import SLAB, Contour, Drawing, RoiContours, rasterise, trace
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.dicom.roi import RoiMask
 from tests.support.ct_volumes import PATIENT_POSITIONS, series_grid
@@ -22,7 +22,7 @@ def grid(shape: tuple[int, ...]) -> SeriesGeometry:
 
 
 def traced(voxels: Mask, *, keyhole: bool = False) -> RoiContours:
-    return trace(RoiMask.from_volume("Test", voxels), grid(voxels.shape), keyhole=keyhole)
+    return trace(RoiMask.from_volume("Test", voxels), grid(voxels.shape), Drawing(keyhole=keyhole))
 
 
 def area_mm2(contour: Contour) -> float:

@@ -40,7 +40,9 @@ def manifest(*rois: dict[str, Any]) -> Manifest:
 
 def labels_of(voxels: Any) -> ClassLabels:
     whole = tuple(slice(0, length) for length in voxels.shape)
-    return ClassLabels(voxels, {int(number): whole for number in np.unique(voxels) if number})
+    return ClassLabels(
+        voxels, np.full_like(voxels, 255), {int(number): whole for number in np.unique(voxels) if number}
+    )
 
 
 def grid_of(shape: tuple[int, int, int]) -> WorkingGrid:
