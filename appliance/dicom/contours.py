@@ -102,10 +102,9 @@ def _shaped(loops: Loops, drawing: Drawing, pixel_mm: float, *, halfway: bool) -
         simplifying = max(simplifying, STRAIGHT)
     if simplifying > 0.0:
         loops = simplify(loops, simplifying)
-    while (
-        drawing.max_points and loops.lengths.max(initial=0) > drawing.max_points and simplifying < MAX_MOVE - smoothing
-    ):
-        simplifying = min(2 * simplifying + STRAIGHT, MAX_MOVE - smoothing)
+    most = MAX_MOVE - smoothing
+    while drawing.max_points and loops.lengths.max(initial=0) > drawing.max_points and simplifying < most:
+        simplifying = min(2 * simplifying + STRAIGHT, most)
         loops = simplify(loops, simplifying)
     return loops
 

@@ -6,6 +6,7 @@ A mutation is a function that gets the index of a slice and its data set just be
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -86,6 +87,18 @@ def make_ct_series(
         dataset.save_as(path)  # as it is: a broken data set must not be corrected
         paths.append(path)
     return paths
+
+
+def make_tilted_series(folder: Path, degrees: float, **options: Any) -> list[Path]:
+    """Write a series of a gantry that is tilted about the patient's left-right axis, while the table moves along z."""
+    cosine, sine = float(np.cos(np.radians(degrees))), float(np.sin(np.radians(degrees)))
+    gap_mm = options.get("gap_mm", 3.0)
+    x_mm, y_mm, z_mm = options.get("origin_mm", (-185.044, -311.319, -812.0))
+
+    def along_the_table(index: int, dataset: Dataset) -> None:
+        dataset.ImagePositionPatient = [x_mm, y_mm, f"{z_mm + index * gap_mm:.6f}"]
+
+    return make_ct_series(folder, orientation=(1.0, 0.0, 0.0, 0.0, cosine, sine), mutate=along_the_table, **options)
 
 
 def read_series(paths: Iterable[Path]) -> CtSeries:

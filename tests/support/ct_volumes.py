@@ -8,13 +8,11 @@ import numpy as np
 from appliance.dicom.ct_volume import CtVolume
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.dicom.roi import RoiMask
+from tests.support.ct_files import ORIENTATIONS
 
 PATIENT_POSITIONS = {
-    "HFS": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
-    "HFP": ((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0)),
-    "FFS": ((-1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
-    "FFP": ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0)),
-    "HFDR": ((0.0, 1.0, 0.0), (-1.0, 0.0, 0.0)),
+    position: (tuple(map(float, cosines[:3])), tuple(map(float, cosines[3:])))
+    for position, cosines in ORIENTATIONS.items()
 }
 """Row and column direction (x, y, z) of each patient position (PS3.3 C.7.3.1.1.2)."""
 

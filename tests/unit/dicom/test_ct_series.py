@@ -1,5 +1,6 @@
 """Which series become a volume: every rule of the geometry, broken once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from appliance.dicom.ct_series import assemble_series
 from appliance.dicom.ct_slice import parse_slice
 from appliance.dicom.uid import derive_uid
 from appliance.errors import Reason, SeriesRefused
-from tests.support.ct_files import ORIENTATIONS, Mutation, make_ct_series, only_slice, read_series
+from tests.support.ct_files import ORIENTATIONS, Mutation, make_ct_series, make_tilted_series, only_slice, read_series
 
 
 def refusal_of(paths: list[Path]) -> SeriesRefused:
@@ -123,6 +124,8 @@ def _elements(changes: dict[str, str]) -> Dataset:
         ({"PatientBirthDate": "19500103"}, Reason.PATIENT_MIXED),
         ({"PixelSpacing": [0.9, 1.31]}, Reason.SPACING_MIXED),
         ({"Rows": 31}, Reason.SPACING_MIXED),
+        ({"RescaleSlope": 2}, Reason.RESCALE_MIXED),
+        ({"RescaleIntercept": -1000}, Reason.RESCALE_MIXED),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, Reason.ORIENTATION_MIXED),
         ({"ImageOrientationPatient": [0.9998, 0.02, 0, -0.02, 0.9998, 0]}, Reason.ORIENTATION_MIXED),
         ({"SOPInstanceUID": derive_uid("test", "series", "instance", "3")}, Reason.INSTANCE_CONFLICT),
@@ -148,16 +151,34 @@ def test_too_few_slices_are_refused(tmp_path: Path, count: int) -> None:
     assert refusal_of(make_ct_series(tmp_path, slices=count)).reason is Reason.TOO_FEW_SLICES
 
 
-def test_a_tilted_gantry_is_refused_with_its_angle(tmp_path: Path) -> None:
-    shift_mm = 3.0 * np.tan(np.radians(15.0))
+@pytest.mark.parametrize("degrees", [-15.0, 5.0, 15.0, 25.0])
+def test_the_slices_of_a_tilted_gantry_keep_their_own_places(tmp_path: Path, degrees: float) -> None:
+    """A gantry turns the planes; the table still moves along z."""
+    series = read_series(make_tilted_series(tmp_path, degrees))
+    positions_mm = series.geometry.positions_mm
+    np.testing.assert_allclose(np.diff(positions_mm, axis=0), [(0.0, 0.0, 3.0)] * 11, atol=1e-9)
+    assert series.geometry.slice_gap_mm == pytest.approx(3.0 * np.cos(np.radians(degrees)), abs=1e-4)
+
+
+def test_a_stack_that_leans_more_than_a_gantry_tilts_is_refused_with_its_angle(tmp_path: Path) -> None:
+    shift_mm = 3.0 * np.tan(np.radians(35.0))
     refusal = refusal_of(make_ct_series(tmp_path, mutate=moved(-1, (0.0, shift_mm, 0.0))))
     assert refusal.reason is Reason.ORIENTATION_UNSUPPORTED
-    assert "15.0 degrees" in refusal.sentence
+    assert "35.0 degrees" in refusal.sentence
 
 
-def test_a_slice_that_is_shifted_sideways_is_refused(tmp_path: Path) -> None:
-    refusal = refusal_of(make_ct_series(tmp_path, mutate=moved(6, (1.0, 0.0, 0.0))))
+@pytest.mark.parametrize("shift_mm", [(1.0, 0.0, 0.0), (0.0, 0.2, 0.0)])
+def test_a_slice_that_is_shifted_sideways_is_refused(tmp_path: Path, shift_mm: tuple[float, float, float]) -> None:
+    refusal = refusal_of(make_ct_series(tmp_path, mutate=moved(6, shift_mm)))
     assert refusal.reason is Reason.ORIENTATION_UNSUPPORTED
+    assert "slice 7" in refusal.sentence
+
+
+def test_a_table_that_moved_in_the_middle_of_the_scan_is_refused(tmp_path: Path) -> None:
+    def mutate(index: int, dataset: Dataset) -> None:
+        moved(index if index > 5 else 99, (0.0, 2.0, 0.0))(index, dataset)
+
+    assert refusal_of(make_ct_series(tmp_path, mutate=mutate)).reason is Reason.ORIENTATION_UNSUPPORTED
 
 
 def test_a_coronal_series_is_refused(tmp_path: Path) -> None:
@@ -166,10 +187,55 @@ def test_a_coronal_series_is_refused(tmp_path: Path) -> None:
     assert "90 degrees" in refusal.sentence
 
 
-def test_a_slightly_oblique_stack_along_its_own_normal_is_accepted(tmp_path: Path) -> None:
-    c, s = np.cos(np.radians(8.0)), np.sin(np.radians(8.0))
+@pytest.mark.parametrize("degrees", [8.0, 25.0])
+def test_an_oblique_stack_along_its_own_normal_is_accepted(tmp_path: Path, degrees: float) -> None:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     series = read_series(make_ct_series(tmp_path, orientation=(1, 0, 0, 0, c, s)))
     assert series.geometry.slice_gap_mm == pytest.approx(3.0, abs=1e-4)
+    np.testing.assert_allclose(series.geometry.shear, 0.0, atol=1e-4)
+
+
+#: positions along z, and what becomes of them where uneven gaps are allowed
+UNEVEN = {
+    "thicker at the end": ([0, 3, 6, 9, 14, 19, 24], None),
+    "thicker in the middle": ([0, 3, 6, 12, 18, 24, 27, 30], None),
+    "growing": ([0, 2, 4.5, 7.5, 11, 15], None),
+    "one missing": ([0, 3, 6, 9, 15, 18, 21], Reason.SLICE_MISSING),
+    "one missing where it is thick": ([0, 3, 6, 11, 16, 26, 31], Reason.SLICE_MISSING),
+    "one missing at the start": ([0, 6, 9, 12], Reason.SLICE_MISSING),
+    "two at one place": ([0, 3, 3.005, 8, 13], Reason.POSITION_DUPLICATE),
+}
+
+
+@pytest.mark.parametrize(("positions_mm", "reason"), UNEVEN.values(), ids=UNEVEN)
+def test_uneven_gaps_are_exact_where_they_are_allowed_and_refused_elsewhere(
+    tmp_path: Path, positions_mm: list[float], reason: Reason | None
+) -> None:
+    def mutate(index: int, dataset: Dataset) -> None:
+        dataset.ImagePositionPatient = [-185, -311, positions_mm[index]]
+
+    paths = make_ct_series(tmp_path, slices=len(positions_mm), mutate=mutate)
+    assert refusal_of(paths).reason in {Reason.SLICE_GAPS_UNEVEN, Reason.SLICE_MISSING, Reason.POSITION_DUPLICATE}
+    slices = [parse_slice(path) for path in reversed(paths)]
+    if reason is None:
+        assembled = assemble_series(slices, uneven_gaps=True)
+        np.testing.assert_array_equal(assembled.geometry.positions_mm[:, 2], positions_mm)
+        return
+    with pytest.raises(SeriesRefused) as refused:
+        assemble_series(slices, uneven_gaps=True)
+    assert refused.value.reason is reason
+
+
+@pytest.mark.parametrize("numbers", [range(12, 0, -1), [7] * 12, [None] * 12])
+def test_instance_numbers_say_nothing_about_where_a_slice_lies(tmp_path: Path, numbers: Sequence[int | None]) -> None:
+    def mutate(index: int, dataset: Dataset) -> None:
+        if numbers[index] is None:
+            del dataset.InstanceNumber
+        else:
+            dataset.InstanceNumber = numbers[index]
+
+    series = read_series(make_ct_series(tmp_path, mutate=mutate))
+    np.testing.assert_allclose(series.geometry.positions_mm[:, 2], -812.0 + 3.0 * np.arange(12))
 
 
 def test_slices_of_two_series_are_a_mistake_of_the_caller(tmp_path: Path) -> None:
