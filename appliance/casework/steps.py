@@ -21,6 +21,7 @@ from appliance.dicom.ct_series import CtSeries, assemble_series
 from appliance.dicom.ct_slice import parse_slice
 from appliance.dicom.ct_volume import CtVolume, input_digest, load_volume
 from appliance.dicom.roi import RoiMask
+from appliance.dicom.roi_elements import DrawnRoi
 from appliance.dicom.structure_check import check_structure_set
 from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set
 from appliance.errors import ModelRefused, Reason, Refused, ResultRefused
@@ -85,7 +86,7 @@ def contour_case(bench: Workbench, case_id: int) -> None:
 def _contour(bench: Workbench, lease: Lease) -> None:
     protocol, paths = _task(bench, lease)
     ensemble = bench.ensemble(protocol.model)
-    series, volume, digest = _load(paths, lease)
+    series, volume, digest = _load(paths, protocol, lease)
     absent = [name for name in protocol.roi_names if not bench.settings.rois[name].exists_in(series.patient_sex)]
     masks = _segment(ensemble, volume, protocol, absent, lease)
     contours = _trace(masks, series, bench.settings.planning_system_of(protocol).holes, lease)
@@ -105,14 +106,14 @@ def _task(bench: Workbench, lease: Lease) -> tuple[Protocol, list[Path]]:
         return protocol, [bench.spool.instance_path(instance.digest) for instance in queries.instances_of(tx, case)]
 
 
-def _load(paths: list[Path], lease: Lease) -> tuple[CtSeries, CtVolume, str]:
+def _load(paths: list[Path], protocol: Protocol, lease: Lease) -> tuple[CtSeries, CtVolume, str]:
     effort = Effort()
     with measured(effort):
         slices = []
         for done, path in enumerate(paths, 1):
             slices.append(parse_slice(path))
             lease.progress("read", done, len(paths))
-        series = assemble_series(slices)
+        series = assemble_series(slices, uneven_gaps=protocol.uneven_gaps)
         volume = load_volume(series, on_slice=lambda done, total: lease.progress("load", done, total))
         digest = input_digest(series, volume)
     shape = " x ".join(map(str, volume.hu.shape))
@@ -188,13 +189,16 @@ def _write(
         model_digest=package.digest,
         protocol=protocol.name,
         label=protocol.label,
-        holes=bench.settings.planning_system_of(protocol).holes,
         appliance_version=__version__,
         station_name=bench.settings.appliance.station_name,
     )
     masks, contours = drawn
-    rois = [(bench.settings.rois[roi.name], roi) for roi in contours]
-    structure_set = build_structure_set(series, rois, provenance, created_at=now_utc().astimezone())
+    form = bench.settings.planning_system_of(protocol)
+    rois = [
+        DrawnRoi(template=bench.settings.rois[mask.name], contours=roi, volume_cm3=mask.volume_cm3(series.geometry))
+        for mask, roi in zip(masks, contours, strict=True)
+    ]
+    structure_set = build_structure_set(series, rois, provenance, form, now_utc().astimezone())
     earlier = bench.spool.result(_result_file(structure_set))
     if earlier is not None:
         structure_set = replace(structure_set, content=earlier)

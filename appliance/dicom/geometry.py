@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 Vector: TypeAlias = tuple[float, float, float]
 Points: TypeAlias = NDArray[np.float64]
 
+ROUNDING_MM = 0.05
+"""What rounding of positions may be off, in gaps and sideways."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plane:
@@ -123,6 +126,13 @@ class SeriesGeometry:
     def spacing_mm(self) -> Vector:
         """Distance between voxel centres along (z, y, x)."""
         return self.slice_gap_mm, *self.pixel_spacing_mm
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether the voxels form one regular grid: even gaps, and no slice shifted in its plane, but for rounding."""
+        if len(self.positions_mm) < 2:
+            return False
+        return float(max(np.ptp(self.gaps_mm), np.abs(self.shear).max())) <= ROUNDING_MM
 
     @property
     def slice_thickness_mm(self) -> NDArray[np.float64]:

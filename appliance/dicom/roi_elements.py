@@ -3,6 +3,7 @@
 A reader joins them by ROI Number (PS3.3 §C.8.8.5, §C.8.8.6, §C.8.8.8), so all three are always written.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,80 +12,154 @@ from appliance.dicom.contours import Contour, RoiContours
 from appliance.dicom.ct_series import CtSeries
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.dicom.implicit_vr import Value, data_set
-from appliance.dicom.roi import RoiTemplate
+from appliance.dicom.planning_system import PlanningSystem
+from appliance.dicom.roi import RoiCode, RoiTemplate
 
 CLOSED_PLANAR = "CLOSED_PLANAR"
-IN_PLANE_DECIMALS = 2  #: 0.005 mm off at most; planning systems choke on long decimal strings
-OBLIQUE_DECIMALS = 3  #: where rounding also moves points off their plane
+CLOSED_PLANAR_XOR = "CLOSEDPLANAR_XOR"
+COARSE_DECIMALS = 2  #: in the plane of axial images; planning systems choke on long decimal strings
+FINE_DECIMALS = 3  #: where pixels are small, or where rounding also moves points off their plane
+COARSE_FROM_MM = 0.7  #: pixels of at least this size keep their voxels with two decimals (0.007 mm)
 _POSITION_DECIMALS = 6  #: as exact as scanners write, and at most 13 characters
+_VOLUME_DECIMALS = 3
+
+ARTIFICIAL_INTELLIGENCE = ("123110", "DCM", "Artificial Intelligence")  #: PS3.16 CID 7162
+MORPHOLOGICAL_OPERATIONS = ("123104", "DCM", "Morphological Operations")  #: PS3.16 CID 7162
+_SIDES = {"left": ("7771000", "SCT", "Left"), "right": ("24028007", "SCT", "Right")}  #: PS3.16 CID 244
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithm:
-    """What drew the regions (PS3.3 §10.16)."""
+    """What drew a region (PS3.3 §10.16)."""
 
     name: str
     version: str
     source: str
     parameters: str
+    family: tuple[str, str, str] = ARTIFICIAL_INTELLIGENCE
 
 
-def code(value: str, scheme: str, meaning: str) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnRoi:
+    """One region as it goes into a structure set.
+
+    Attributes:
+        template: how it is written.
+        contours: where it is; without contours it is declared and left empty.
+        volume_cm3: of its voxels; not written where it is None.
+        made_from: names of the regions that it was derived from, as they are written; empty for the model's own.
+        recipe: how it was derived, in words; empty for the model's own.
+    """
+
+    template: RoiTemplate
+    contours: RoiContours
+    volume_cm3: float | None = None
+    made_from: tuple[str, ...] = ()
+    recipe: str = ""
+
+
+def code(value: str, scheme: str, meaning: str, **more: Value) -> bytes:
     """Encode a coded concept (PS3.3 §8.8)."""
-    return data_set(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+    return data_set(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning, **more)
 
 
-def decimal(value: float) -> str:
+def decimal(value: float, decimals: int = _POSITION_DECIMALS) -> str:
     """Write a number as a decimal string of at most 16 characters, without an exponent (PS3.5 §6.2)."""
-    text = f"{round(value, _POSITION_DECIMALS) + 0.0:.{_POSITION_DECIMALS}f}"
+    text = f"{round(value, decimals) + 0.0:.{decimals}f}"
     return text.rstrip("0").rstrip(".")
 
 
-def structure_set_roi(template: RoiTemplate, frame_of_reference_uid: str, algorithm: Algorithm) -> bytes:
-    """Encode an item of the Structure Set ROI Sequence."""
-    return data_set(
-        ROINumber=template.number,
-        ReferencedFrameOfReferenceUID=frame_of_reference_uid,
-        ROIName=template.name,
-        ROIDescription="Automatic draft, not reviewed",
-        ROIGenerationAlgorithm="AUTOMATIC",
-        ROIGenerationDescription=f"{algorithm.name} {algorithm.version}"[:64],
-        ROIDerivationAlgorithmIdentificationSequence=[
+def structure_set_roi(
+    roi: DrawnRoi, frame_of_reference_uid: str, algorithm: Algorithm, creator: bytes, drawn_at: str
+) -> bytes:
+    """Encode an item of the Structure Set ROI Sequence.
+
+    Args:
+        roi: the region.
+        frame_of_reference_uid: of its coordinates.
+        algorithm: what drew it.
+        creator: the device, as an encoded item of the ROI Creator Sequence.
+        drawn_at: date and time (value representation DT); not written where it is empty.
+    """
+    elements: dict[str, Value] = {
+        "ROINumber": roi.template.number,
+        "ReferencedFrameOfReferenceUID": frame_of_reference_uid,
+        "ROIName": roi.template.name,
+        "ROIDescription": f"Automatic draft, not reviewed{'; ' + roi.recipe if roi.recipe else ''}"[:1024],
+        "ROIGenerationAlgorithm": "AUTOMATIC",
+        "ROIGenerationDescription": f"{algorithm.name} {algorithm.version}"[:64],
+        "ROIDerivationAlgorithmIdentificationSequence": [
             data_set(
-                AlgorithmFamilyCodeSequence=[code("123110", "DCM", "Artificial Intelligence")],
+                AlgorithmFamilyCodeSequence=[code(*algorithm.family)],
                 AlgorithmName=algorithm.name,
                 AlgorithmVersion=algorithm.version,
                 AlgorithmSource=algorithm.source,
                 AlgorithmParameters=algorithm.parameters,
             )
         ],
-    )
-
-
-def roi_contour(template: RoiTemplate, contours: RoiContours, series: CtSeries) -> bytes:
-    """Encode an item of the ROI Contour Sequence; without contours it has no Contour Sequence (which is Type 3)."""
-    elements: dict[str, Value] = {
-        "ReferencedROINumber": template.number,
-        "ROIDisplayColor": template.colour,
+        "ROICreatorSequence": [creator],
     }
-    if contours.contours:
-        elements["ContourSequence"] = _contour_items(contours, series)
+    if drawn_at:
+        elements["ROIDateTime"] = drawn_at
+    if roi.volume_cm3 is not None:
+        elements["ROIVolume"] = decimal(roi.volume_cm3, _VOLUME_DECIMALS)
     return data_set(**elements)
 
 
-def roi_observation(template: RoiTemplate) -> bytes:
-    """Encode an item of the RT ROI Observations Sequence."""
+def roi_contour(roi: DrawnRoi, series: CtSeries, form: PlanningSystem, grid: Mapping[str, Value]) -> bytes:
+    """Encode an item of the ROI Contour Sequence; without contours it has no Contour Sequence (which is Type 3)."""
+    elements: dict[str, Value] = {
+        "ReferencedROINumber": roi.template.number,
+        "ROIDisplayColor": roi.template.colour,
+        **grid,
+    }
+    if roi.contours.contours:
+        geometric_type = CLOSED_PLANAR_XOR if form.holes == "xor" else CLOSED_PLANAR
+        elements["ContourSequence"] = _contour_items(roi.contours, series, geometric_type)
+    return data_set(**elements)
+
+
+def roi_observation(roi: DrawnRoi, numbers: Mapping[str, int], form: PlanningSystem) -> bytes:
+    """Encode an item of the RT ROI Observations Sequence; `numbers` are those of all regions, by name."""
+    template = roi.template
     elements: dict[str, Value] = {
         "ObservationNumber": template.number,
         "ReferencedROINumber": template.number,
-        "ROIObservationLabel": template.name,
+        "ROIObservationLabel": template.name[:16],
         "RTROIInterpretedType": template.interpreted_type,
         "ROIInterpreter": "",
     }
-    if template.code is not None:
-        meaning = code(template.code.value, template.code.scheme, template.code.meaning)
-        elements["RTROIIdentificationCodeSequence"] = [meaning]
+    meaning = {"SCT": template.code, "FMA": template.fma, "none": None}[form.codes]
+    if meaning is not None:
+        elements["RTROIIdentificationCodeSequence"] = [_identification(meaning, template.side)]
+    related = [numbers[name] for name in roi.made_from if name in numbers]
+    if related:
+        elements["RTRelatedROISequence"] = [data_set(ReferencedROINumber=number) for number in related]
     return data_set(**elements)
+
+
+def source_grid(series: CtSeries) -> dict[str, Value]:
+    """Say which grid the contours were drawn on, so that a reader can fill them to the very same voxels.
+
+    The grid of a stack that is not regular (uneven gaps, tilted gantry) has no description; its series is named alone.
+    """
+    geometry = series.geometry
+    source: dict[str, Value] = {"SourceSeriesSequence": [data_set(SeriesInstanceUID=series.series_instance_uid)]}
+    if not geometry.is_regular:
+        return source
+    directions = (*geometry.row_direction, *geometry.column_direction)
+    source["SourcePixelPlanesCharacteristicsSequence"] = [
+        data_set(
+            PixelSpacing=[decimal(spacing_mm) for spacing_mm in geometry.pixel_spacing_mm],
+            SpacingBetweenSlices=decimal(geometry.slice_gap_mm),
+            ImageOrientationPatient=[decimal(cosine, 12) for cosine in directions],
+            ImagePositionPatient=[decimal(along_mm) for along_mm in geometry.positions_mm[0].tolist()],
+            NumberOfFrames=len(geometry.positions_mm),
+            Rows=geometry.rows,
+            Columns=geometry.columns,
+        )
+    ]
+    return source
 
 
 def image_reference(sop_class_uid: str, sop_instance_uid: str) -> bytes:
@@ -92,12 +167,20 @@ def image_reference(sop_class_uid: str, sop_instance_uid: str) -> bytes:
     return data_set(ReferencedSOPClassUID=sop_class_uid, ReferencedSOPInstanceUID=sop_instance_uid)
 
 
-def _contour_items(contours: RoiContours, series: CtSeries) -> list[bytes]:
+def _identification(meaning: RoiCode, side: str | None) -> bytes:
+    """Encode what a region is, and on which side; terminologies that name the side themselves need no modifier."""
+    if side is None or meaning.scheme != "SCT":
+        return code(meaning.value, meaning.scheme, meaning.meaning)
+    modifier: Value = [code(*_SIDES[side])]
+    return code(meaning.value, meaning.scheme, meaning.meaning, SegmentedPropertyTypeModifierCodeSequence=modifier)
+
+
+def _contour_items(contours: RoiContours, series: CtSeries, geometric_type: str) -> list[bytes]:
     references = [image_reference(one.sop_class_uid, one.sop_instance_uid) for one in series.slices]
     return [
         data_set(
             ContourImageSequence=[references[contour.slice_index]],
-            ContourGeometricType=CLOSED_PLANAR,
+            ContourGeometricType=geometric_type,
             NumberOfContourPoints=len(contour.points_mm),
             ContourNumber=number,
             ContourData=_contour_data(contour, series.geometry),
@@ -109,12 +192,13 @@ def _contour_items(contours: RoiContours, series: CtSeries) -> list[bytes]:
 def _contour_data(contour: Contour, geometry: SeriesGeometry) -> bytes:
     """Write the coordinates of all points; on axial planes z is the position of the slice, exactly."""
     if geometry.row_direction[2] == geometry.column_direction[2] == 0.0:
+        decimals = COARSE_DECIMALS if min(geometry.pixel_spacing_mm) >= COARSE_FROM_MM else FINE_DECIMALS
         z = decimal(float(geometry.positions_mm[contour.slice_index, 2]))
-        point = f"%.{IN_PLANE_DECIMALS}f\\%.{IN_PLANE_DECIMALS}f\\{z}\\"
-        numbers = np.round(contour.points_mm[:, :2], IN_PLANE_DECIMALS)
+        point = f"%.{decimals}f\\%.{decimals}f\\{z}\\"
+        numbers = np.round(contour.points_mm[:, :2], decimals)
     else:
-        point = f"%.{OBLIQUE_DECIMALS}f\\" * 3
-        numbers = np.round(contour.points_mm, OBLIQUE_DECIMALS)
+        point = f"%.{FINE_DECIMALS}f\\" * 3
+        numbers = np.round(contour.points_mm, FINE_DECIMALS)
     numbers += 0.0  # no "-0.00"
     text = (point * len(numbers) % tuple(numbers.ravel().tolist()))[:-1]
     return text.encode("ascii") + b" " * (len(text) % 2)

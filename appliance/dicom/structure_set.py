@@ -14,20 +14,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from appliance.dicom.contours import RoiContours
 from appliance.dicom.ct_series import CtSeries
 from appliance.dicom.ct_slice import COPIED_ELEMENTS, EQUIPMENT_ELEMENTS
 from appliance.dicom.implicit_vr import Value, data_set, file_of
+from appliance.dicom.planning_system import PlanningSystem
 from appliance.dicom.roi import RoiTemplate
 from appliance.dicom.roi_elements import (
+    MORPHOLOGICAL_OPERATIONS,
     Algorithm,
+    DrawnRoi,
     code,
     image_reference,
     roi_contour,
     roi_observation,
+    source_grid,
     structure_set_roi,
 )
 from appliance.dicom.uid import derive_uid
+from appliance.errors import Reason, ResultRefused
 
 RT_STRUCTURE_SET_STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
 DETACHED_STUDY_MANAGEMENT = "1.2.840.10008.3.1.2.3.1"  #: retired, and still what readers expect
@@ -47,6 +51,7 @@ _TYPE_2 = (
     "StudyID",
     "PositionReferenceIndicator",
 )
+GENERIC = PlanningSystem()
 _SHORT_TEXT = re.compile(r"[ -\[\]-~]{1,16}")
 _LONG_TEXT = re.compile(r"[ -\[\]-~]{1,64}")
 
@@ -61,7 +66,8 @@ class Provenance:
         protocol: name of the protocol.
         label: Structure Set Label, at most 16 characters.
         station_name: the box, at most 16 characters.
-        holes: how holes are written, "keyhole" or "nested".
+        recipe_digest: digest of how the protocol has its regions drawn, derived and written.
+        not_found: names of regions that were asked for and not found, as they would be written.
 
     Raises:
         ValueError: a text that is empty, too long for its element, or not plain ASCII.
@@ -75,10 +81,11 @@ class Provenance:
     label: str
     appliance_version: str
     station_name: str = "DELINEATE"
-    holes: str = "keyhole"
+    recipe_digest: str = "none"
+    not_found: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
+        for name in (name for name in self.__slots__ if name != "not_found"):
             pattern = _SHORT_TEXT if name in ("label", "station_name") else _LONG_TEXT
             if not pattern.fullmatch(getattr(self, name)):
                 raise ValueError(f"{name} is empty, too long or not plain ASCII")
@@ -108,47 +115,57 @@ class StructureSet:
 
 def build_structure_set(
     series: CtSeries,
-    rois: Sequence[tuple[RoiTemplate, RoiContours]],
+    rois: Sequence[DrawnRoi],
     provenance: Provenance,
+    form: PlanningSystem = GENERIC,
     created_at: datetime | None = None,
 ) -> StructureSet:
     """Write a structure set for a series.
 
     Args:
         series: the images that were contoured.
-        rois: how each region is written, and its contours; a region without contours is declared and left empty.
+        rois: the regions, in the order in which they are listed.
         provenance: what made them.
-        created_at: written as the set's date and time, in its own time zone; they stay empty without it.
+        form: what the planning system takes.
+        created_at: written as date and time of the set and of its regions, in its own time zone; they stay empty or
+            absent without it.
 
     Raises:
+        ResultRefused: RESULT_INVALID, a contour has more points than the planning system takes.
         ValueError: two regions share a name (whatever the case) or a number.
     """
-    _check_distinct([template for template, _ in rois])
-    identity = _identity(provenance, [template for template, _ in rois])
+    templates = [roi.template for roi in rois]
+    _check_distinct(templates)
+    _check_points(rois, form)
+    identity = _identity(provenance, templates)
     sop_instance_uid = derive_uid("structure set", *identity)
     series_instance_uid = derive_uid("structure set series", *identity)
     date, time = ("", "") if created_at is None else (f"{created_at:%Y%m%d}", f"{created_at:%H%M%S}")
-    algorithm = _algorithm(provenance)
+    drawn_at = "" if created_at is None else f"{created_at:%Y%m%d%H%M%S%z}"
+    algorithm, derivation, creator = _algorithm(provenance), _derivation(provenance), _creator(provenance)
+    grid = source_grid(series)
+    numbers = {template.name: template.number for template in templates}
+    frame = series.frame_of_reference_uid
     content = data_set(
         **_patient_and_study(series),
         **_series_and_equipment(series, provenance, series_instance_uid),
         **_contributing_equipment(series, provenance),
+        **({"ApprovalStatus": "UNAPPROVED"} if form.approval == "unapproved" else {}),
         SOPClassUID=RT_STRUCTURE_SET_STORAGE,
         SOPInstanceUID=sop_instance_uid,
         InstanceNumber=1,
         StructureSetLabel=provenance.label,
         StructureSetName=f"AI draft {provenance.protocol}"[:64],
-        StructureSetDescription=f"Automatic draft by {algorithm.name} {algorithm.version}. {WARNING}",
+        StructureSetDescription=_description(provenance),
         StructureSetDate=date,
         StructureSetTime=time,
         FrameOfReferenceUID=series.frame_of_reference_uid,
         ReferencedFrameOfReferenceSequence=[_referenced_frame_of_reference(series)],
         StructureSetROISequence=[
-            structure_set_roi(template, series.frame_of_reference_uid, algorithm) for template, _ in rois
+            structure_set_roi(roi, frame, derivation if roi.recipe else algorithm, creator, drawn_at) for roi in rois
         ],
-        ROIContourSequence=[roi_contour(template, contours, series) for template, contours in rois],
-        RTROIObservationsSequence=[roi_observation(template) for template, _ in rois],
-        ApprovalStatus="UNAPPROVED",
+        ROIContourSequence=[roi_contour(roi, series, form, grid) for roi in rois],
+        RTROIObservationsSequence=[roi_observation(roi, numbers, form) for roi in rois],
     )
     return StructureSet(
         sop_instance_uid,
@@ -167,7 +184,7 @@ def _identity(provenance: Provenance, templates: Sequence[RoiTemplate]) -> tuple
         provenance.protocol,
         provenance.label,
         provenance.station_name,
-        provenance.holes,
+        provenance.recipe_digest,
         provenance.appliance_version,
         *(template.model_dump_json() for template in templates),
     )
@@ -178,6 +195,23 @@ def _check_distinct(templates: Sequence[RoiTemplate]) -> None:
     numbers = {template.number for template in templates}
     if min(len(names), len(numbers)) < len(templates):
         raise ValueError("two regions share a name or a number")
+
+
+def _check_points(rois: Sequence[DrawnRoi], form: PlanningSystem) -> None:
+    for roi in rois if form.max_points else ():
+        most = max((len(contour.points_mm) for contour in roi.contours.contours), default=0)
+        if most > (form.max_points or 0):
+            raise ResultRefused(
+                Reason.RESULT_INVALID,
+                f"a contour of {roi.template.name} has {most} points, more than the planning system takes "
+                f"({form.max_points}); raise max_points in planning_systems.toml if it takes more",
+            )
+
+
+def _description(provenance: Provenance) -> str:
+    """Say what made the set, that nobody has reviewed it, and what is not in it."""
+    missing = f" Asked for and not found: {', '.join(provenance.not_found)}." if provenance.not_found else ""
+    return f"Automatic draft by {provenance.model_name} {provenance.model_version}. {WARNING}{missing}"[:1024]
 
 
 def _patient_and_study(series: CtSeries) -> dict[str, Value]:
@@ -239,6 +273,31 @@ def _algorithm(provenance: Provenance) -> Algorithm:
         version=provenance.model_version,
         source=MANUFACTURER,
         parameters=f"model digest {provenance.model_digest}; protocol {provenance.protocol}",
+    )
+
+
+def _derivation(provenance: Provenance) -> Algorithm:
+    """How regions are made from others: by the appliance itself."""
+    return Algorithm(
+        name=f"{MANUFACTURER} derived structures",
+        version=provenance.appliance_version,
+        source=MANUFACTURER,
+        parameters=f"protocol {provenance.protocol}; recipe digest {provenance.recipe_digest}",
+        family=MORPHOLOGICAL_OPERATIONS,
+    )
+
+
+def _creator(provenance: Provenance) -> bytes:
+    """Name this box as the device that drew (PS3.3 §10.1, Person or Device)."""
+    return data_set(
+        ObserverType="DEV",
+        Manufacturer=MANUFACTURER,
+        ManufacturerModelName=MANUFACTURER,
+        StationName=provenance.station_name,
+        DeviceUID=derive_uid("device", provenance.station_name),
+        SoftwareVersions=provenance.appliance_version,
+        InstitutionName="",
+        InstitutionCodeSequence=[],
     )
 
 

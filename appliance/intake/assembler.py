@@ -91,11 +91,11 @@ class Assembler:
                 self._refuse_or_wait(tx, case, SliceRefused(Reason.UNREADABLE, sentence), now)
 
     def _complete(self, tx: Transaction, case: Case, instances: list[Instance], now: datetime) -> None:
-        series = self._series(instances)
         first = read_identity(self._spool.instance_path(instances[0].digest))
         protocol = choose_protocol(first, self._settings.protocols.values())
+        series = self._series(instances, uneven_gaps=protocol.uneven_gaps)
         quiet_s = (now - case.last_arrival_at).total_seconds()
-        extent_mm = series.geometry.slice_gap_mm * (len(instances) - 1)
+        extent_mm = float(series.geometry.gaps_mm.sum())
         move(
             tx,
             case,
@@ -110,14 +110,15 @@ class Assembler:
         fields = {"protocol": protocol.name, "model": protocol.model}
         trail.record(tx, "protocol_chosen", at=now, actor=ACTOR, case_id=case.id, **fields)
 
-    def _series(self, instances: list[Instance]) -> CtSeries:
+    def _series(self, instances: list[Instance], *, uneven_gaps: bool) -> CtSeries:
         if any(instance.state is InstanceState.CONFLICT for instance in instances):
             raise SeriesRefused(
                 Reason.INSTANCE_CONFLICT,
                 "a SOP Instance UID came with two different contents; find out at the sender which is right "
                 "and send it as a new series",
             )
-        return assemble_series([parse_slice(self._spool.instance_path(instance.digest)) for instance in instances])
+        slices = [parse_slice(self._spool.instance_path(instance.digest)) for instance in instances]
+        return assemble_series(slices, uneven_gaps=uneven_gaps)
 
     def _refuse_or_wait(self, tx: Transaction, case: Case, refused: Refused, now: datetime) -> None:
         if refused.reason in _MAY_STILL_COME and case.state is CaseState.RECEIVING:

@@ -11,9 +11,13 @@ from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage
 
 from appliance.dicom.contours import Drawing, trace
 from appliance.dicom.ct_series import CtSeries
+from appliance.dicom.planning_system import PlanningSystem
 from appliance.dicom.roi import RoiCode, RoiMask, RoiTemplate
+from appliance.dicom.roi_elements import DrawnRoi
 from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set
 
+NESTED = PlanningSystem(holes="nested")
+KEYHOLE = PlanningSystem(holes="keyhole")
 PROVENANCE = Provenance(
     input_digest="1" * 64,
     model_name="pelvis-demo",
@@ -40,16 +44,18 @@ def structure_set_of(
     series: CtSeries,
     regions: Mapping[str, NDArray[np.bool_]],
     *,
-    keyhole: bool = False,
+    form: PlanningSystem = NESTED,
     provenance: Provenance = PROVENANCE,
     created_at: datetime | None = None,
 ) -> StructureSet:
-    """Trace masks of the whole grid and write them, numbered from 1."""
-    rois = [
-        (template(name, number), trace(RoiMask.from_volume(name, voxels), series.geometry, Drawing(keyhole=keyhole)))
-        for number, (name, voxels) in enumerate(regions.items(), start=1)
-    ]
-    return build_structure_set(series, rois, provenance, created_at)
+    """Trace masks of the whole grid and write them, numbered from 1; one without voxels is declared."""
+    drawing = Drawing(keyhole=form.holes == "keyhole")
+    rois = []
+    for number, (name, voxels) in enumerate(regions.items(), start=1):
+        mask = RoiMask.from_volume(name, voxels)
+        contours, volume_cm3 = trace(mask, series.geometry, drawing), mask.volume_cm3(series.geometry)
+        rois.append(DrawnRoi(template=template(name, number), contours=contours, volume_cm3=volume_cm3))
+    return build_structure_set(series, rois, provenance, form, created_at)
 
 
 def sample_regions(shape: tuple[int, int, int]) -> dict[str, NDArray[np.bool_]]:

@@ -11,11 +11,13 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.uid import ImplicitVRLittleEndian
 
+from appliance.dicom.contours import RoiContours
+from appliance.dicom.roi_elements import DrawnRoi
 from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set
 from appliance.dicom.uid import is_valid_uid
 from tests.support.contour_judge import distance_from_plane_mm, fill_structure_set
 from tests.support.ct_files import ORIENTATIONS, all_slices, make_ct_series, read_series
-from tests.support.structure_sets import PROVENANCE, sample_regions, structure_set_of, template
+from tests.support.structure_sets import KEYHOLE, NESTED, PROVENANCE, sample_regions, structure_set_of, template
 
 SHAPE = (3, 12, 15)
 SMALL = {"slices": 3, "rows": 12, "columns": 15}
@@ -64,7 +66,7 @@ def test_an_independent_reader_finds_every_voxel_again(
 ) -> None:
     paths = make_ct_series(tmp_path, **SMALL, **geometry)
     regions = sample_regions(SHAPE)
-    dataset = read(structure_set_of(read_series(paths), regions, keyhole=keyhole))
+    dataset = read(structure_set_of(read_series(paths), regions, form=KEYHOLE if keyhole else NESTED))
     filled = fill_structure_set(dataset, paths)
     for name, voxels in regions.items():
         np.testing.assert_array_equal(filled[name], voxels, err_msg=name)
@@ -236,7 +238,11 @@ def test_regions_that_share_a_name_or_a_number_are_a_mistake(tmp_path: Path) -> 
     assert none.content
     for first, second in ((("Bladder", 1), ("bladder", 2)), (("Bladder", 1), ("Rectum", 1))):
         with pytest.raises(ValueError, match="share"):
-            build_structure_set(series, [(template(*first), None), (template(*second), None)], PROVENANCE)
+            build_structure_set(
+                series,
+                [DrawnRoi(template=template(*one), contours=RoiContours(one[0], ())) for one in (first, second)],
+                PROVENANCE,
+            )
 
 
 @pytest.mark.parametrize("label", ["", "SEVENTEEN_LETTERS", "a\\b", "Blase ü"])
