@@ -1,8 +1,8 @@
 """Smoothing and simplifying closed contours, by no more than a stated distance.
 
-Points stay where they are, or move by less than a third of a pixel: boundaries that run halfway between voxels lie at
-least 0.35 pixels from every voxel centre and 0.7 from each other, so that no voxel changes sides and no contour comes
-to cross another. The ends of keyhole channels stay, so that a channel is passed twice by the same way.
+Each point of a traced contour lies on the line between two neighbouring voxel centres, one inside and one outside.
+Smoothing moves it along that line alone, so that no voxel changes sides and no contour comes to cross another.
+Simplifying leaves points out. The ends of keyhole channels stay, so that a channel is passed twice by the same way.
 """
 
 from dataclasses import replace
@@ -10,15 +10,22 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.dicom.contour_tracing import Indices, Loops, Points, neighbours
+from appliance.dicom.contour_tracing import CLOSEST, Indices, Loops, Points, neighbours
 
-MAX_MOVE = 0.33  #: in pixels, all in all
-MAX_SMOOTHING = 0.2  #: in pixels; the rest is left for simplifying
-STRAIGHT = 0.015  #: in pixels: points closer than this to the line between their neighbours lie on it
+STRAIGHT = 0.015
+"""In pixels: points closer than this to the line between their neighbours lie on it. Half of how close contours may
+come to voxel centres, the rest is left for the rounding of coordinates."""
+
+MAX_SIMPLIFYING = 0.33
+"""In pixels, for contours that run halfway: those lie 0.35 pixels from every centre, and 0.7 from each other."""
+
+MAX_SIMPLIFYING_BETWEEN = 0.1
+"""In pixels, for contours that run anywhere between voxels."""
+
 _ROUNDS = 6
 """Of leaving out every second point: what remains may stand for 64 points."""
 
-_SMOOTHING_STEPS = 8
+_SMOOTHING_STEPS = 10
 
 
 def smooth(loops: Loops, limit: float) -> Loops:
@@ -27,14 +34,15 @@ def smooth(loops: Loops, limit: float) -> Loops:
     Steps inwards alternate with slightly longer steps outwards, so that nothing shrinks (Taubin, 1995).
     """
     before, after = loops.neighbours()
-    points = loops.points
+    original = loops.points
+    below = np.floor(original)
+    movable = (original != below) & ~loops.fixed[:, np.newaxis]  # a point lies between centres along one axis
+    low = np.where(movable, np.maximum(original - limit, below + CLOSEST), original)
+    high = np.where(movable, np.minimum(original + limit, below + 1.0 - CLOSEST), original)
+    points = original
     for step in range(_SMOOTHING_STEPS):
         weight = 0.5 if step % 2 == 0 else -0.53
-        points = points + weight * ((points[before] + points[after]) / 2 - points)
-        moved = points - loops.points
-        length = np.hypot(*moved.T)
-        moved *= np.minimum(1.0, limit / np.maximum(length, limit))[:, np.newaxis]
-        points = loops.points + np.where(loops.fixed[:, np.newaxis], 0.0, moved)
+        points = (points + weight * ((points[before] + points[after]) / 2 - points)).clip(low, high)
     return replace(loops, points=points)
 
 

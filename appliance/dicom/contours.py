@@ -10,7 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.dicom.contour_shaping import MAX_MOVE, MAX_SMOOTHING, STRAIGHT, simplify, smooth
+from appliance.dicom.contour_shaping import (
+    MAX_SIMPLIFYING,
+    MAX_SIMPLIFYING_BETWEEN,
+    STRAIGHT,
+    simplify,
+    smooth,
+)
 from appliance.dicom.contour_tracing import Loops, corners_of, trace_loops
 from appliance.dicom.geometry import Points, SeriesGeometry
 from appliance.dicom.roi import RoiMask
@@ -48,10 +54,10 @@ class Drawing:
     Attributes:
         keyhole: join each hole to the boundary around it by a channel of no width (PS3.3 §C.8.8.6.3), for readers that
             fill nested contours; otherwise a hole is a contour of its own within another.
-        smooth_mm: smooth, moving no point farther than this, nor than a fifth of a pixel.
-        simplify_mm: leave out points, moving the contour no farther than this, nor than a third of a pixel in all.
-        max_points: most points of a contour; the slices around one that has more are simplified further, up to that
-            third of a pixel.
+        smooth_mm: smooth, moving no point farther than this, nor to the other side of a voxel's centre.
+        simplify_mm: leave out points, moving the contour no farther than this, nor than a third of a pixel (a tenth
+            where contours do not run halfway between voxels).
+        max_points: most points of a contour; the slices around one that has more are simplified further, up to that.
     """
 
     keyhole: bool = False
@@ -92,17 +98,18 @@ def trace(mask: RoiMask, geometry: SeriesGeometry, drawing: Drawing = PLAIN) -> 
 
 def _shaped(loops: Loops, drawing: Drawing, pixel_mm: float, *, halfway: bool) -> Loops:
     """Smooth and simplify, in pixels, as much as is asked for and is safe."""
-    smoothing = min(drawing.smooth_mm / pixel_mm, MAX_SMOOTHING)
-    if smoothing > 0.0:
-        loops = smooth(loops, smoothing)
+    simplifying = drawing.simplify_mm / pixel_mm
+    if drawing.smooth_mm > 0.0:
+        loops = smooth(loops, drawing.smooth_mm / pixel_mm)
     elif halfway:
         loops = corners_of(loops)
-    simplifying = min(drawing.simplify_mm / pixel_mm, MAX_MOVE - smoothing)
-    if smoothing > 0.0 or not halfway:
-        simplifying = max(simplifying, STRAIGHT)
+    if drawing.smooth_mm > 0.0 or not halfway:
+        simplifying, most = max(simplifying, STRAIGHT), MAX_SIMPLIFYING_BETWEEN
+    else:
+        most = MAX_SIMPLIFYING
+    simplifying = min(simplifying, most)
     if simplifying > 0.0:
         loops = simplify(loops, simplifying)
-    most = MAX_MOVE - smoothing
     while drawing.max_points and loops.lengths.max(initial=0) > drawing.max_points and simplifying < most:
         simplifying = min(2 * simplifying + STRAIGHT, most)
         loops = simplify(loops, simplifying)
