@@ -79,6 +79,42 @@ def test_the_centroid_of_a_ball_does_not_move(
     assert len(found_mm) * np.prod(spacing_mm) == pytest.approx(4 / 3 * np.pi * 30**3, rel=0.02)
 
 
+def _turned(degrees: float, *, sheared: bool, heights_mm: Any) -> SeriesGeometry:
+    """Planes turned about the left-right axis, one above the other along their normal or, sheared, along z."""
+    cosine, sine = float(np.cos(np.radians(degrees))), float(np.sin(np.radians(degrees)))
+    step = np.array([0.0, 0.0, 1.0]) if sheared else np.array([0.0, -sine, cosine])
+    in_plane_mm = 47.5 * np.array([1.0, 0.0, 0.0]) + 54.5 * np.array([0.0, cosine, sine])
+    positions_mm = (np.asarray(heights_mm) - np.mean([heights_mm[0], heights_mm[-1]]))[:, np.newaxis] * step
+    return SeriesGeometry(positions_mm - in_plane_mm, (1.0, 0.0, 0.0), (0.0, cosine, sine), (1.0, 1.0), 110, 96)
+
+
+HARD = {
+    "oblique": _turned(20.0, sheared=False, heights_mm=2.0 * np.arange(52)),
+    "tilted gantry": _turned(15.0, sheared=True, heights_mm=2.0 * np.arange(52)),
+    "tilted the other way": _turned(-22.0, sheared=True, heights_mm=2.0 * np.arange(52)),
+    "uneven gaps": _turned(0.0, sheared=False, heights_mm=np.cumsum([0.0] + [2.0] * 25 + [3.2] * 16)),
+}
+
+
+@pytest.mark.parametrize("geometry", HARD.values(), ids=HARD)
+@pytest.mark.parametrize("middle_mm", [(0.0, 0.0, 0.0), (5.3, -3.1, 4.7)])
+def test_a_ball_stays_where_it_is_in_every_geometry_that_is_accepted(
+    ensemble: Ensemble, geometry: SeriesGeometry, middle_mm: tuple[float, float, float]
+) -> None:
+    def ball(x_mm: Any, y_mm: Any, z_mm: Any) -> Any:
+        distance_mm = np.sqrt((x_mm - middle_mm[0]) ** 2 + (y_mm - middle_mm[1]) ** 2 + (z_mm - middle_mm[2]) ** 2)
+        return 40 + 960 * np.clip(30.5 - distance_mm, 0.0, 1.0)
+
+    probabilities = ensemble.predict(scan(ball, geometry), lambda *_: None)
+    (bone,) = decide(probabilities, ensemble.package.manifest)
+    found_mm = mask_positions_mm(bone, geometry)
+    weights = geometry.slice_thickness_mm[np.nonzero(bone.in_grid(geometry.shape))[0]]
+    assert np.abs(np.average(found_mm, axis=0, weights=weights) - middle_mm).max() < 0.2
+    assert bone.volume_cm3(geometry) == pytest.approx(4 / 3 * np.pi * 27, rel=0.03)
+    # through the middle, where a shift of any slice would show
+    assert np.linalg.norm(found_mm - middle_mm, axis=1).max() < 32.0
+
+
 def test_a_phantom_like_ct_yields_the_rois_of_a_pelvis(tmp_path: Path) -> None:
     def pelvis(x_mm: Any, y_mm: Any, _z_mm: Any) -> Any:
         body = (x_mm / 150) ** 2 + (y_mm / 100) ** 2 < 1
