@@ -78,7 +78,7 @@ def build(
             "retry_first_s": FIRST_S,
             "retry_cap_s": CAP_S,
             "commitment_wait_s": COMMITMENT_S,
-            "network_timeout_s": 0.3,
+            "network_timeout_s": 2.0,
         }
         settings = make_settings(
             tmp_path,
