@@ -141,11 +141,6 @@ def build_structure_set(
     sop_instance_uid = derive_uid("structure set", *identity)
     series_instance_uid = derive_uid("structure set series", *identity)
     date, time = ("", "") if created_at is None else (f"{created_at:%Y%m%d}", f"{created_at:%H%M%S}")
-    drawn_at = "" if created_at is None else f"{created_at:%Y%m%d%H%M%S%z}"
-    algorithm, derivation, creator = _algorithm(provenance), _derivation(provenance), _creator(provenance)
-    grid = source_grid(series)
-    numbers = {template.name: template.number for template in templates}
-    frame = series.frame_of_reference_uid
     content = data_set(
         **_patient_and_study(series),
         **_series_and_equipment(series, provenance, series_instance_uid),
@@ -161,11 +156,7 @@ def build_structure_set(
         StructureSetTime=time,
         FrameOfReferenceUID=series.frame_of_reference_uid,
         ReferencedFrameOfReferenceSequence=[_referenced_frame_of_reference(series)],
-        StructureSetROISequence=[
-            structure_set_roi(roi, frame, derivation if roi.recipe else algorithm, creator, drawn_at) for roi in rois
-        ],
-        ROIContourSequence=[roi_contour(roi, series, form, grid) for roi in rois],
-        RTROIObservationsSequence=[roi_observation(roi, numbers, form) for roi in rois],
+        **_regions(series, rois, provenance, form, created_at),
     )
     return StructureSet(
         sop_instance_uid,
@@ -174,6 +165,28 @@ def build_structure_set(
         series.sop_instance_uids,
         file_of(RT_STRUCTURE_SET_STORAGE, sop_instance_uid, content),
     )
+
+
+def _regions(
+    series: CtSeries,
+    rois: Sequence[DrawnRoi],
+    provenance: Provenance,
+    form: PlanningSystem,
+    created_at: datetime | None,
+) -> dict[str, Value]:
+    """Write the three lists that make the regions: what, where, and what they stand for."""
+    drawn_at = "" if created_at is None else f"{created_at:%Y%m%d%H%M%S%z}"
+    algorithm, derivation, creator = _algorithm(provenance), _derivation(provenance), _creator(provenance)
+    grid = source_grid(series)
+    numbers = {roi.template.name: roi.template.number for roi in rois}
+    frame = series.frame_of_reference_uid
+    return {
+        "StructureSetROISequence": [
+            structure_set_roi(roi, frame, derivation if roi.recipe else algorithm, creator, drawn_at) for roi in rois
+        ],
+        "ROIContourSequence": [roi_contour(roi, series, form, grid) for roi in rois],
+        "RTROIObservationsSequence": [roi_observation(roi, numbers, form) for roi in rois],
+    }
 
 
 def _identity(provenance: Provenance, templates: Sequence[RoiTemplate]) -> tuple[str, ...]:
