@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 EXTRAS ?= dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit check fmt lint types bench evidence soak clean
+.PHONY: help demo test unit check fmt lint types bench bench-structures evidence soak clean
 
 help:  ## what there is
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
 
 demo: $(VENV)/.light  ## a CT in, a structure set back, on one screen (ARGS="--keep" or ARGS="--ct DIR")
 	@$(BIN)/delineate demo $(ARGS)
@@ -38,6 +38,9 @@ fmt: $(VENV)/.dev  ## put the code into its form
 
 bench: $(VENV)/.dev  ## seconds, CPU-seconds and memory of every step for a 200-slice CT
 	@$(BIN)/python -m benchmarks.line
+
+bench-structures: $(VENV)/.dev  ## structure sets by us and by peers from PyPI, judged (ARGS="--quick" or ARGS=docs/structure-sets.md)
+	@$(BIN)/python -m benchmarks.structure_sets $(ARGS)
 
 evidence: $(VENV)/.dev  ## docs/evidence.md from the bundled model and the real CT in DELINEATE_REAL_CT
 	@$(BIN)/python -m benchmarks.evidence docs/evidence.md

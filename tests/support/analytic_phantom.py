@@ -63,7 +63,7 @@ def structures(planes: Sequence[ImagePlane]) -> dict[str, Shape]:
         **_head(),
         "PTV": (ellipsoid((30, 30, 150), (60, 55, 70)) - ellipsoid((30, 30, 150), (42, 38, 55)))
         | ellipsoid((30, 30, 150), (25, 22, 40)),
-        "CouchSurface": block((-12, 172, 125), (inf, 14, inf)),
+        "CouchSurface": _couch(),
         "Diagonal": _voxels(planes, [(0, _ZIGZAG), (1, _ZIGZAG), (2, _ZIGZAG[:2])]),
         "Tiny": _voxels(planes, [(-2, _PLUS[:1]), (0, _PLUS[:2]), (2, _PLUS)]),
     }
@@ -117,6 +117,13 @@ def _body() -> Shape:
     shoulders = ellipsoid((-12, 40, 200), (290, 85, 70))
     neck, head = tube(((-12, 40, 180), (-12, 35, 300)), 60), ellipsoid((-12, 25, 325), (78, 98, 95))
     return torso | shoulders | neck | head
+
+
+def _couch() -> Shape:
+    """Return a cradle 28 mm thick; it is nowhere level, so that its surface crosses rows of voxels."""
+    arch_mm = (-12, -828, 0)
+    cradle = ellipsoid(arch_mm, (1014, 1014, inf)) - ellipsoid(arch_mm, (986, 986, inf))
+    return cradle & block((-12, 145, 0), (inf, 45, inf))
 
 
 def _thorax() -> dict[str, Shape]:

@@ -134,15 +134,15 @@ def distance_from_plane_mm(points_mm: Points, image: Dataset) -> float:
     return float(read_plane(image).off_plane_mm(points_mm).max())
 
 
-def sample_outlines_mm(contours: Iterable[WrittenContour], most: int = 50_000) -> Points:
-    """Return points evenly spaced along contours, at most about so many, shape (N, 3)."""
+def sample_outlines_mm(contours: Iterable[WrittenContour], every_mm: float) -> Points:
+    """Return points evenly spaced along contours, shape (N, 3)."""
     outlines = [one.points_mm for one in contours if len(one.points_mm) > 2]
     if not outlines:
         return np.zeros((0, 3))
     starts = np.concatenate(outlines)
     steps = np.concatenate([np.roll(points, -1, axis=0) for points in outlines]) - starts
     reached_mm = np.cumsum(np.linalg.norm(steps, axis=1))
-    stops_mm = np.linspace(0.0, reached_mm[-1], most, endpoint=False)
+    stops_mm = np.arange(0.0, reached_mm[-1], every_mm)
     edge = np.searchsorted(reached_mm, stops_mm, side="right")
     lengths_mm = np.diff(reached_mm, prepend=0.0)
     part = 1.0 - (reached_mm[edge] - stops_mm) / lengths_mm[edge]

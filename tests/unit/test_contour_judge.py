@@ -137,12 +137,12 @@ def test_contours_that_were_looked_at_before_are_read_as_well() -> None:
 def test_samples_are_spread_evenly_along_all_contours() -> None:
     plane = plane_at(0.0)
     contours = [contour_on(plane, SQUARE), contour_on(plane, [(12.5, 2.5), (24.5, 2.5), (24.5, 2.6), (12.5, 2.6)])]
-    samples_mm = sample_outlines_mm(contours, most=1000)
-    assert len(samples_mm) == 1000
+    samples_mm = sample_outlines_mm(contours, every_mm=0.05)
     lengths_mm = [2 * 6 * (1.5 + 0.8), 2 * (12 * 0.8 + 0.1 * 1.5)]
+    assert len(samples_mm) == pytest.approx(sum(lengths_mm) / 0.05, abs=1)
     on_first = plane.to_pixels(samples_mm)[0] < 10
     assert on_first.mean() == pytest.approx(lengths_mm[0] / sum(lengths_mm), abs=0.002)
-    assert len(sample_outlines_mm([])) == 0
+    assert len(sample_outlines_mm([], every_mm=1.0)) == 0
 
 
 @pytest.mark.parametrize("series", [one for one in VARIANTS if not one.missing], ids=lambda one: one.title)
