@@ -39,7 +39,7 @@ class _Words(click.Group):
     type=click.Path(path_type=Path),
     default=Path("configs"),
     show_default=True,
-    help="Folder with appliance.toml, peers.toml, rois.toml and protocols/.",
+    help="Folder with appliance.toml, peers.toml, rois.toml, planning_systems.toml and protocols/.",
 )
 @click.pass_context
 def main(ctx: click.Context, folder: Path) -> None:
@@ -110,6 +110,34 @@ def doctor(ctx: click.Context) -> None:
     if wrong:
         raise click.ClickException(f"{wrong} of the checks found something wrong")
     console.print("All is well.")
+
+
+@main.group()
+def protocol() -> None:
+    """Protocols: which series get which structures, in which form."""
+
+
+@protocol.command("list")
+@click.pass_context
+def protocol_list(ctx: click.Context) -> None:
+    """Print every protocol, in the order in which they are tried."""
+    from appliance.running.protocols_shown import protocols_table
+
+    console.print(protocols_table(_settings(ctx)))
+
+
+@protocol.command("show")
+@click.argument("name")
+@click.pass_context
+def protocol_show(ctx: click.Context, name: str) -> None:
+    """Print what protocol NAME will write: each structure, and the form of the whole."""
+    from appliance.running.protocols_shown import find_protocol, form_words, structures_table
+
+    settings = _settings(ctx)
+    shown = find_protocol(settings, name)
+    console.print(structures_table(settings, shown))
+    for sentence in form_words(settings, shown):
+        console.print(sentence, markup=False, soft_wrap=True)
 
 
 @main.group()

@@ -15,7 +15,7 @@ from appliance.records.session import DatabaseUnavailable
 from appliance.running.broker import ping
 from appliance.segmentation.backends.onnx_cpu import providers
 from appliance.segmentation.model_package import load_package
-from appliance.settings import Peer, Settings
+from appliance.settings import Peer, Protocol, Settings
 
 
 class Verdict(StrEnum):
@@ -77,16 +77,20 @@ def _models(settings: Settings) -> Iterator[Finding]:
     if not settings.protocols:
         yield Finding("protocols", Verdict.WRONG, "none is configured; add one in protocols/")
     for protocol in settings.protocols.values():
-        yield _try(f"protocol {protocol.name}", partial(_model, settings, protocol.model, protocol.roi_names))
+        yield _try(f"protocol {protocol.name}", partial(_model, settings, protocol))
 
 
-def _model(settings: Settings, name: str, rois: tuple[str, ...]) -> str:
-    package = load_package(settings.models_dir / name)
-    unknown = sorted(set(rois) - {roi.name for roi in package.manifest.rois})
+def _model(settings: Settings, protocol: Protocol) -> str:
+    package = load_package(settings.models_dir / protocol.model)
+    drawn = {roi.name for roi in package.manifest.rois}
+    unknown = ", ".join(name for name in protocol.asked_of_model if name not in drawn)
     if unknown:
-        raise ApplianceError(f"the model {name} does not draw {', '.join(unknown)}; correct the protocol")
+        nobody = f"neither does the model {protocol.model} draw {unknown}, nor does a [[derived]] rule make it"
+        raise ApplianceError(f"{nobody}; take it out of the protocol, derive it, or name another model")
     folds = len(package.manifest.folds)
-    return f"model {name} {package.manifest.version}, {folds} folds, digests verified ({package.digest[:12]}…)"
+    model = f"model {protocol.model} {package.manifest.version}, {folds} folds"
+    form = f"{len(protocol.rois)} structures in the form for {protocol.planning_system}"
+    return f"{model}, digests verified ({package.digest[:12]}…); {form}"
 
 
 def _accelerator() -> Finding:

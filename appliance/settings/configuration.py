@@ -1,13 +1,12 @@
 """The whole configuration as one frozen `Settings`, and how it is read and checked.
 
-A file, table or key that means nothing stops the start, in a sentence that names the place.
+A file, table or key that means nothing stops the start, in a sentence that names the file and the line.
 """
 
 import difflib
-import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -15,7 +14,9 @@ from appliance.dicom.planning_system import PlanningSystem
 from appliance.dicom.roi import RoiTemplate
 from appliance.errors import SettingsError
 from appliance.settings.box import BoxSettings, Peer
+from appliance.settings.places import Key, Mistake, TomlFile
 from appliance.settings.protocol import Protocol
+from appliance.settings.written_names import check_sides, written_templates
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -32,17 +33,22 @@ class Settings(BoxSettings):
     @model_validator(mode="after")
     def _references_exist(self) -> Self:
         for protocol in self.protocols.values():
-            derived = [name for one in protocol.derived for name in (one.roi, *one.sources)]
-            for kind, names, known in (
-                ("destination", protocol.destinations, self.peers),
-                ("ROI", (*protocol.roi_names, *derived), self.rois),
-                ("planning system", (protocol.planning_system,), self._known_planning_systems),
-            ):
-                for name in names:
-                    if name not in known:
-                        message = f"protocol {protocol.name}: {kind} {name!r} is not defined{_suggest(name, known)}"
-                        raise ValueError(message)
+            for kind, name, known, keys in self._named_by(protocol):
+                if name not in known:
+                    sentence = f"protocol {protocol.name}: {kind} {name!r} is not defined{_suggest(name, known)}"
+                    raise Mistake(sentence, keys, word=name, file=("protocols", protocol.name))
         return self
+
+    def _named_by(self, protocol: Protocol) -> Iterator[tuple[str, str, Mapping[str, object], tuple[Key, ...]]]:
+        """What a protocol names: of which kind, its name, those that exist, and where it stands."""
+        for name in protocol.destinations:
+            yield "destination", name, self.peers, ("destinations",)
+        for number, name in enumerate(protocol.roi_names):
+            yield "ROI", name, self.rois, ("rois", number)
+        for number, one in enumerate(protocol.derived):
+            for name in (one.roi, *one.sources):
+                yield "ROI", name, self.rois, ("derived", number)
+        yield "planning system", protocol.planning_system, self._known_planning_systems, ("planning_system",)
 
     @model_validator(mode="after")
     def _roi_numbers_differ(self) -> Self:
@@ -50,7 +56,15 @@ class Settings(BoxSettings):
         for roi in self.rois.values():
             owner = owners.setdefault(roi.number, roi.name)
             if owner != roi.name:
-                raise ValueError(f"rois.toml: {owner} and {roi.name} have the same number {roi.number}")
+                sentence = f"{owner} and {roi.name} have the same number {roi.number}; give one of them another"
+                raise Mistake(sentence, (roi.name, "number"), file=("rois",))
+        return self
+
+    @model_validator(mode="after")
+    def _names_can_be_written(self) -> Self:
+        check_sides(self.rois)
+        for protocol in self.protocols.values():
+            self.written_templates(protocol)
         return self
 
     @property
@@ -60,6 +74,13 @@ class Settings(BoxSettings):
     def planning_system_of(self, protocol: Protocol) -> PlanningSystem:
         """The form in which the results of a protocol are written."""
         return self._known_planning_systems[protocol.planning_system]
+
+    def written_templates(self, protocol: Protocol) -> dict[str, RoiTemplate]:
+        """How each structure of a protocol is written: renamed, cut to what its planning system keeps.
+
+        By its name in rois.toml, in the order of the results.
+        """
+        return written_templates(protocol, self.rois, self.planning_system_of(protocol))
 
     @property
     def data_dir(self) -> Path:
@@ -94,63 +115,61 @@ def load_settings(folder: Path) -> Settings:
     folder = folder.resolve()
     if not (folder / "appliance.toml").is_file():
         raise SettingsError(f"{folder / 'appliance.toml'} does not exist; copy configs/ and point --config at it")
-    tables = _read(folder / "appliance.toml")
-    reserved = {"peers", "protocols", "rois", "planning_systems", "folder"} & tables.keys()
+    box = TomlFile.read(folder, "appliance.toml")
+    reserved = {"peers", "protocols", "rois", "planning_systems", "folder"} & box.tables.keys()
     if reserved:
-        raise SettingsError(f"appliance.toml: {min(reserved)} has a file of its own; move it there")
-    _check("appliance.toml", BoxSettings, tables)
-    peers = _read(folder / "peers.toml") if (folder / "peers.toml").is_file() else {}
-    for name, table in peers.items():
-        _check(f"peers.toml: [{name}]", Peer, table)
-    rois = _read(folder / "rois.toml") if (folder / "rois.toml").is_file() else {}
-    templates = {
-        name: _check(f"rois.toml: [{name}]", RoiTemplate, {"name": name, **table}) for name, table in rois.items()
-    }
-    forms = _read(folder / "planning_systems.toml") if (folder / "planning_systems.toml").is_file() else {}
-    planning_systems = {
-        name: _check(f"planning_systems.toml: [{name}]", PlanningSystem, table) for name, table in forms.items()
-    }
+        raise SettingsError(f"{box.place((min(reserved),))}: {min(reserved)} has a file of its own; move it there")
+    _check(box, BoxSettings, box.tables)
+    tables: dict[str, dict[str, BaseModel]] = {}
+    files: dict[tuple[str, ...], TomlFile] = {}
+    for name, model in (("peers", Peer), ("rois", RoiTemplate), ("planning_systems", PlanningSystem)):
+        file = files[(name,)] = TomlFile.read_if_there(folder, f"{name}.toml")
+        tables[name] = {
+            key: _check(file, model, _with_name(key, table) if name == "rois" else table, key)
+            for key, table in file.tables.items()
+        }
     protocols: dict[str, BaseModel] = {}
     for path in sorted((folder / "protocols").glob("*.toml")):
-        protocol = _check(f"protocols/{path.name}", Protocol, _read(path))
+        file = TomlFile.read(folder, f"protocols/{path.name}")
+        protocol = _check(file, Protocol, file.tables)
         if protocol.name in protocols:
-            raise SettingsError(f"protocols/{path.name}: the name {protocol.name!r} is taken by another protocol")
+            raise SettingsError(f"{file.place(('name',))}: the name {protocol.name!r} is taken by another protocol")
         protocols[protocol.name] = protocol
-    return _check(
-        folder.name,
-        Settings,
-        {
-            **tables,
-            "peers": peers,
-            "rois": templates,
-            "planning_systems": planning_systems,
-            "protocols": protocols,
-            "folder": folder,
-        },
-    )
+        files["protocols", protocol.name] = file
+    return _check(box, Settings, {**box.tables, **tables, "protocols": protocols, "folder": folder}, files=files)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path}: {error}") from error
+def _with_name(name: str, table: object) -> object:
+    return {"name": name, **table} if isinstance(table, dict) else table
 
 
-def _check(where: str, model: type[_Model], table: object) -> _Model:
+def _check(
+    file: TomlFile,
+    model: type[_Model],
+    table: object,
+    *keys: Key,
+    files: Mapping[tuple[str, ...], TomlFile] | None = None,
+) -> _Model:
+    """Make a model from a table of a file; `keys` lead to the table, and `files` are those that a mistake may be in."""
     try:
         return model.model_validate(table)
     except ValidationError as invalid:
         # an unknown key comes first: where it is a misspelt one, the missing key is only its shadow
         first = min(invalid.errors(), key=lambda error: error["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
+        mistake = first.get("ctx", {}).get("error")
+        place, word = first["loc"], first["input"] if isinstance(first["input"], str) else ""
+        if isinstance(mistake, Mistake):
+            file, place, word = (files or {}).get(mistake.file, file), (*place, *mistake.keys), mistake.word
+        said = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            message = f"{key} is not a setting{_suggest(str(first['loc'][-1]), _keys_at(model, first['loc'][:-1]))}"
+            said = f"{key} is not a setting{_suggest(str(first['loc'][-1]), _keys_at(model, first['loc'][:-1]))}"
+        elif key and not isinstance(mistake, ValueError):
+            said = f"{key}: {said} (found {first['input']!r})"
         elif key:
-            message = f"{key}: {first['msg']} (found {first['input']!r})"
-        else:
-            message = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{where}: {message}") from invalid
+            said = f"{key}: {said}"
+        table_name = "".join(f"[{name}]: " for name in keys)
+        raise SettingsError(f"{file.place((*keys, *place), word)}: {table_name}{said}") from invalid
 
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

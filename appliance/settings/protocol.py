@@ -1,17 +1,34 @@
 """protocols/*.toml: which series, which model, which structures in which form, which destinations."""
 
+import re
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from appliance.dicom.roi import RoiName
 from appliance.settings.box import Section
+from appliance.settings.places import Mistake
 
 MaxMillimetres = 100.0  #: margins and rings beyond this are a mistake of the unit
 Margin = Annotated[float, Field(ge=-MaxMillimetres, le=MaxMillimetres)]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 """One name or several."""
+
+
+def _as_roi_name(given: str) -> str:
+    try:
+        return TypeAdapter[str](RoiName).validate_python(given)
+    except ValidationError as unfit:
+        characters = "1 to 64 letters, digits and _ ~ ^ + -, no space"
+        raise ValueError(f"{given!r} is no name of a structure: it takes {characters}") from unfit
+
+
+def _as_label(given: str) -> str:
+    if re.fullmatch(r"[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?", given) is None:  # SH, plain ASCII
+        characters = "1 to 16 plain characters without a backslash, and no space at either end"
+        raise ValueError(f"{given!r} is no Structure Set Label: it takes {characters}")
+    return given
 
 
 class Match(Section):
@@ -39,7 +56,8 @@ class RoiChoice(Section):
     """
 
     roi: str  #: its name in rois.toml
-    name: RoiName | None = None  #: what it is called in the result; the name in rois.toml when absent
+    name: Annotated[str, AfterValidator(_as_roi_name)] | None = None
+    """What it is called in the result; the name in rois.toml when absent."""
     largest_parts: Annotated[int, Field(ge=1)] | None = None  #: keep only so many connected parts, the largest
     min_part_cm3: Annotated[float, Field(ge=0)] = 0.0  #: drop connected parts smaller than this
     min_area_mm2: Annotated[float, Field(ge=0)] = 0.0  #: drop regions of a slice smaller than this
@@ -120,7 +138,7 @@ class Protocol(Section):
     """What is written, in this order."""
     derived: tuple[DerivedRoi, ...] = ()
     destinations: Annotated[tuple[str, ...], Field(min_length=1)]
-    label: Annotated[str, Field(pattern=r"^[ -\[\]-~]{1,16}$")]  #: Structure Set Label: SH, plain ASCII
+    label: Annotated[str, AfterValidator(_as_label)]  #: Structure Set Label
     planning_system: str = "generic"  #: its table in planning_systems.toml
     outputs: Annotated[tuple[Literal["rtstruct", "seg"], ...], Field(min_length=1)] = ("rtstruct",)
     """The structure set alone, or a DICOM Segmentation of the same voxels beside it."""
@@ -133,13 +151,28 @@ class Protocol(Section):
         """The structures that are written, by their names in rois.toml."""
         return tuple(choice.roi for choice in self.rois)
 
+    @property
+    def asked_of_model(self) -> tuple[str, ...]:
+        """The structures that only the model can draw: written, or used by a derived one, and not derived before."""
+        asked: list[str] = []
+        made: set[str] = set()
+        for one in self.derived:
+            asked += [name for name in one.sources if name not in made]
+            made.add(one.roi)
+        return tuple(dict.fromkeys([*(name for name in self.roi_names if name not in made), *asked]))
+
     @model_validator(mode="after")
     def _names_occur_once(self) -> Self:
-        derived = tuple(one.roi for one in self.derived)
-        for names in (self.roi_names, self.destinations, self.outputs, derived):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise ValueError(f"{', '.join(twice)} is named twice")
+        lists = {
+            "rois": self.roi_names,
+            "destinations": self.destinations,
+            "outputs": self.outputs,
+            "derived": tuple(one.roi for one in self.derived),
+        }
+        for key, names in lists.items():
+            for number, name in enumerate(names):
+                if name in names[:number]:
+                    raise Mistake(f"{name} is named twice in {key}; leave one", (key, number), word=name)
         return self
 
     @model_validator(mode="after")

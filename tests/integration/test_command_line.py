@@ -134,7 +134,9 @@ def test_a_typo_in_the_configuration_stops_the_start_and_is_named(tmp_path: Path
     file.write_text(file.read_text().replace("series_quiet_s", "series_quite_s"))
     answer = box.run("up")
     assert answer.returncode == 1
-    assert "appliance.toml: intake.series_quite_s is not a setting; did you mean series_quiet_s?" in answer.stderr
+    line = 1 + next(n for n, text in enumerate(file.read_text().splitlines()) if "series_quite_s" in text)
+    place = f"appliance.toml, line {line}"
+    assert f"{place}: intake.series_quite_s is not a setting; did you mean series_quiet_s?" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not box.settings.data_dir.joinpath("delineate.sqlite").exists()
 

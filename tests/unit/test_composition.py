@@ -121,3 +121,4 @@ def test_the_containers_configuration_is_one_that_the_appliance_accepts(tmp_path
     assert settings.database_url == "postgresql://delineate@database/delineate"
     assert settings.broker_url == "redis://broker:6379/0"
     assert settings.intake.host == "0.0.0.0"
+    assert {"generic", "eclipse"} <= settings.planning_systems.keys()  # the whole folder is mounted

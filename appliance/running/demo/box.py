@@ -81,7 +81,9 @@ def _configure(installed: Settings, folder: Path) -> Settings:
     configs = folder / "configs"
     configs.mkdir(parents=True)
     shutil.copytree(installed.folder / "protocols", configs / "protocols")
-    shutil.copy(installed.folder / "rois.toml", configs / "rois.toml")
+    for name in ("rois.toml", "planning_systems.toml"):
+        if (installed.folder / name).is_file():
+            shutil.copy(installed.folder / name, configs / name)
     listen, broker, pacs = _free_ports(3)
     (configs / "appliance.toml").write_text(
         f'[appliance]\ndata_dir = "../var"\nmodels_dir = "{installed.models_dir}"\n\n[broker]\nport = {broker}\n\n'

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from appliance.running.doctor import Finding, Verdict, examine
-from tests.support.config_folder import BONES, make_settings
+from appliance.settings import load_settings
+from tests.support.config_folder import BONES, ROIS, make_settings
 from tests.support.free_ports import free_port
 from tests.support.model_packages import make_threshold_package
 
@@ -51,18 +52,40 @@ def test_a_good_model_is_named_with_its_folds(doctor: Examine) -> None:
     found = doctor(**_with_peer())["protocol bones"]
     assert found.verdict is Verdict.GOOD
     assert "model thresholds 1.0.0, 3 folds, digests verified" in found.words
+    assert found.words.endswith("; 2 structures in the form for generic")
 
 
 @pytest.mark.parametrize(
     ("protocol", "words"),
     [
         ({"model": "absent"}, "there is no model package in"),
-        ({"rois": ["External", "Other"]}, "the model thresholds does not draw Other; correct the protocol"),
+        (
+            {"rois": ["External", "Other"]},
+            "neither does the model thresholds draw Other, nor does a [[derived]] rule make it; take it out of",
+        ),
     ],
 )
 def test_a_protocol_that_its_model_cannot_serve_is_wrong(doctor: Examine, protocol: dict[str, Any], words: str) -> None:
     found = doctor(**_with_peer(**protocol))["protocol bones"]
     assert (found.verdict, words in found.words) == (Verdict.WRONG, True)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("Bone_Pelvic", "; 2 structures in the form for generic"), ("Ghost", "draw Ghost, nor does a [[derived]]")],
+)
+def test_a_derived_structure_needs_no_model_but_what_it_is_made_from_does(
+    tmp_path: Path, source: str, words: str
+) -> None:
+    make_threshold_package(tmp_path / "models" / "thresholds")
+    tables = {"appliance": {"models_dir": "../models"}, "intake": {"port": free_port(), "free_space_reserve_mb": 1}}
+    rois = {**ROIS, "Ghost": {"number": 98, "colour": [9, 9, 9]}}
+    folder = make_settings(tmp_path, tables, rois=rois, **_with_peer(rois=["External", "Other"])).folder
+    with (folder / "protocols" / "bones.toml").open("a") as file:
+        file.write(f'[[derived]]\nroi = "Other"\nof = "{source}"\nmargin_mm = 5\n')
+    found = {finding.subject: finding for finding in examine(load_settings(folder))}["protocol bones"]
+    assert words in found.words
+    assert (found.verdict is Verdict.GOOD) == (source == "Bone_Pelvic")
 
 
 def test_a_box_without_protocols_can_do_nothing(doctor: Examine) -> None:

@@ -43,19 +43,19 @@ def test_what_the_shipped_file_calls_a_default_is_the_default() -> None:
         (
             "appliance.toml",
             "[intake]\nseries_quite_s = 5",
-            "appliance.toml: intake.series_quite_s is not a setting; did you mean series_quiet_s?",
+            "appliance.toml, line 2: intake.series_quite_s is not a setting; did you mean series_quiet_s?",
         ),
-        ("appliance.toml", "[intak]\nport = 5", "appliance.toml: intak is not a setting; did you mean intake?"),
-        ("appliance.toml", "[worker]\nzebra = 5", "appliance.toml: worker.zebra is not a setting"),
+        ("appliance.toml", "[intak]\nport = 5", "appliance.toml, line 1: intak is not a setting; did you mean intake?"),
+        ("appliance.toml", "[worker]\nzebra = 5", "appliance.toml, line 2: worker.zebra is not a setting"),
         (
             "peers.toml",
             '[pacs]\nae_titel = "A"\nhost = "h"\nport = 1',
-            "peers.toml: [pacs]: ae_titel is not a setting; did you mean ae_title?",
+            "peers.toml, line 2: [pacs]: ae_titel is not a setting; did you mean ae_title?",
         ),
         (
             "rois.toml",
             "[External]\nnumber = 1\ncolor = [1, 2, 3]",
-            "rois.toml: [External]: color is not a setting; did you mean colour?",
+            "rois.toml, line 3: [External]: color is not a setting; did you mean colour?",
         ),
     ],
 )
@@ -71,7 +71,7 @@ def test_a_misspelt_key_is_named_with_its_file_and_the_right_spelling(
 
 def test_a_misspelt_key_of_a_protocol_is_named(tmp_path: Path) -> None:
     folder = write_config(tmp_path, protocols={"bones": {**BONES, "match": {"bodypart": ["PELVIS"]}}})
-    assert _refusal(folder) == "protocols/bones.toml: match.bodypart is not a setting; did you mean body_part?"
+    assert _refusal(folder) == "protocols/bones.toml, line 9: match.bodypart is not a setting; did you mean body_part?"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,8 @@ def test_a_misspelt_key_of_a_protocol_is_named(tmp_path: Path) -> None:
 )
 def test_a_protocol_may_only_name_what_is_defined(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
     folder = write_config(tmp_path, protocols={"bones": {**BONES, **change}})
-    assert _refusal(folder).endswith(sentence)
+    line = 5 if "destinations" in change else 4
+    assert _refusal(folder) == f"protocols/bones.toml, line {line}: {sentence}"
 
 
 @pytest.mark.parametrize("key", ["rois", "destinations"])
@@ -92,20 +93,20 @@ def test_a_protocol_names_each_structure_and_destination_once(tmp_path: Path, ke
     twice = [BONES[key][0], BONES[key][0]]
     folder = write_config(tmp_path, protocols={"bones": {**BONES, key: twice}})
     message = _refusal(folder)
-    assert message.startswith("protocols/bones.toml: ")
-    assert twice[0] in message
+    line = 4 if key == "rois" else 5
+    assert message == f"protocols/bones.toml, line {line}: {twice[0]} is named twice in {key}; leave one"
 
 
 def test_two_structures_may_not_share_a_number(tmp_path: Path) -> None:
     folder = write_config(tmp_path, rois={**ROIS, "Femur_R": {**ROIS["Femur_R"], "number": 5}})
-    message = _refusal(folder)
-    assert "Femur_L" in message
-    assert "Femur_R" in message
+    line = 1 + (folder / "rois.toml").read_text().splitlines().index("[Femur_R]") + 1
+    sentence = "Femur_L and Femur_R have the same number 5; give one of them another"
+    assert _refusal(folder) == f"rois.toml, line {line}: {sentence}"
 
 
 def test_two_protocols_may_not_share_a_name(tmp_path: Path) -> None:
     folder = write_config(tmp_path, protocols={"one": BONES, "two": BONES})
-    assert _refusal(folder) == "protocols/two.toml: the name 'bones' is taken by another protocol"
+    assert _refusal(folder) == "protocols/two.toml, line 1: the name 'bones' is taken by another protocol"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_two_protocols_may_not_share_a_name(tmp_path: Path) -> None:
 def test_a_value_that_cannot_be_meant_is_refused_with_its_key(tmp_path: Path, table: str, line: str) -> None:
     folder = write_config(tmp_path)
     (folder / "appliance.toml").write_text(f"[{table}]\n{line}\n")
-    assert _refusal(folder).startswith(f"appliance.toml: {table}.{line.split(maxsplit=1)[0]}: ")
+    assert _refusal(folder).startswith(f"appliance.toml, line 2: {table}.{line.split(maxsplit=1)[0]}: ")
 
 
 def test_a_file_that_is_no_toml_is_named_with_the_line(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_a_folder_without_appliance_toml_is_told_what_to_do(tmp_path: Path) -> N
 @pytest.mark.parametrize("table", ["peers", "protocols", "rois"])
 def test_tables_with_a_file_of_their_own_belong_there(tmp_path: Path, table: str) -> None:
     folder = write_config(tmp_path, {table: {"pacs": 1}})
-    assert _refusal(folder) == f"appliance.toml: {table} has a file of its own; move it there"
+    assert _refusal(folder) == f"appliance.toml, line 2: {table} has a file of its own; move it there"
 
 
 def test_settings_never_change_once_they_are_read(tmp_path: Path) -> None:
