@@ -51,7 +51,7 @@ class Page:
         cpu_s, verdicts = median(run["cpu_s"] for run in runs), list(judged.verdicts.values())
         if self._own_cpu_s is None:
             self._own_cpu_s = cpu_s
-        off_mm, dice = judged.off_surface_mm, [one.dice for one in verdicts]
+        dice = [one.dice for one in verdicts]
         worst = min(judged.verdicts, key=lambda name: judged.verdicts[name].dice)
         self._writing.append(
             [
@@ -64,7 +64,7 @@ class Page:
                 f"{median(dice):.4f}",
                 f"{min(dice):.4f}" + (f" ({worst})" if min(dice) < 1 else ""),
                 f"{100 * median(one.volume_error for one in verdicts):+.1f}",
-                f"{np.abs(off_mm).mean():.3f} / {np.quantile(np.abs(off_mm), 0.95):.3f} / {off_mm.mean():+.3f}",
+                _off_surface(writer, judged.off_surface_mm),
                 str(sum(one.lost_slices for one in verdicts)),
                 str(sum(one.short_contours for one in verdicts)),
                 f"{sum(one.long_decimals for one in verdicts):,}",
@@ -146,7 +146,15 @@ def _in_short(judged: "Judged") -> str:
     if max(abs(one.dice - one.dice_by_uid) for one in verdicts) > 0.0005:
         said += f" (by name {median(by_name):.3f} / {min(by_name):.3f})"
     off_mm = max(one.off_plane_mm for one in verdicts)
-    return said + (f", {off_mm:.1f} mm off plane" if off_mm > OFF_PLANE_MM else "")
+    unnamed, contours = sum(one.unnamed for one in verdicts), sum(one.contours for one in verdicts)
+    said += f", {off_mm:.1f} mm off plane" if off_mm > OFF_PLANE_MM else ""
+    return said + (f", {unnamed} of {contours} contours name no image" if unnamed else "")
+
+
+def _off_surface(writer: str, off_mm: np.ndarray) -> str:
+    if "keyhole" in writer:
+        return "channels cross the inside"
+    return f"{np.abs(off_mm).mean():.3f} / {np.quantile(np.abs(off_mm), 0.95):.3f} / {off_mm.mean():+.3f}"
 
 
 def _matrix(corner: str, cells: dict[str, dict[str, str]]) -> list[str]:

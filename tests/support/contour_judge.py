@@ -42,10 +42,11 @@ class Verdict:
 
     Attributes:
         dice: overlap with the truth, each contour taken to be on the image nearest to it; 1.0 where both are empty.
-        dice_by_uid: the same, each contour taken to be on the image that it names.
+        dice_by_uid: the same, each contour taken to be on the image that it names, if it names one.
         volume_error: (volume - true volume) / true volume, by the nearest image.
         off_plane_mm: how far the farthest point lies off the nearest image.
-        other_image: contours that name another image than the nearest, or not exactly one.
+        other_image: contours that name another image than the nearest.
+        unnamed: contours that do not name exactly one image, which they need not (PS3.3 §C.8.8.6).
         short_contours: contours of fewer than three points, which enclose nothing.
         lost_slices: slices that hold some of the region in truth and none of it here.
     """
@@ -55,6 +56,7 @@ class Verdict:
     volume_error: float
     off_plane_mm: float
     other_image: int
+    unnamed: int
     contours: int
     points: int
     short_contours: int
@@ -77,7 +79,10 @@ def judge_region(contours: Sequence[WrittenContour], truth: Mask, planes: Sequen
     closed = [one for one in contours if len(one.points_mm) > 2]
     centres_mm = np.array([one.points_mm.mean(axis=0) for one in closed]).reshape(-1, 3)
     lies_on = nearest(planes, centres_mm).tolist()
-    named = [place.get(one.image_uid or "", -1) for one in closed]
+    named = [
+        near if one.image_uid is None else place.get(one.image_uid, -1)
+        for near, one in zip(lies_on, closed, strict=True)
+    ]
     by_place = _overlap(closed, lies_on, truth, planes)
     by_name = by_place if named == lies_on else _overlap(closed, named, truth, planes)
     return Verdict(
@@ -89,6 +94,7 @@ def judge_region(contours: Sequence[WrittenContour], truth: Mask, planes: Sequen
             default=0.0,
         ),
         other_image=sum(here != there for here, there in zip(lies_on, named, strict=True)),
+        unnamed=sum(one.image_uid is None for one in closed),
         contours=len(contours),
         points=sum(len(one.points_mm) for one in contours),
         short_contours=len(contours) - len(closed),

@@ -92,8 +92,10 @@ def test_the_nearest_image_counts_and_the_named_one_is_looked_at_besides() -> No
     assert (right.dice, right.dice_by_uid, right.other_image, right.lost_slices) == (1.0, 1.0, 0, 0)
     misnamed = judge_region([contour_on(planes[1], SQUARE, planes[0].uid)], truth, planes)
     assert (misnamed.dice, misnamed.dice_by_uid, misnamed.other_image) == (1.0, 0.0, 1)
-    unnamed = judge_region([contour_on(planes[1], SQUARE, "1.2.99")], truth, planes)
-    assert (unnamed.dice, unnamed.dice_by_uid, unnamed.other_image) == (1.0, 0.0, 1)
+    stranger = judge_region([contour_on(planes[1], SQUARE, "1.2.99")], truth, planes)
+    assert (stranger.dice, stranger.dice_by_uid, stranger.other_image, stranger.unnamed) == (1.0, 0.0, 1, 0)
+    nameless = judge_region([WrittenContour(outline_on(planes[1], SQUARE), None, 0)], truth, planes)
+    assert (nameless.dice, nameless.dice_by_uid, nameless.other_image, nameless.unnamed) == (1.0, 1.0, 0, 1)
     misplaced = judge_region([contour_on(planes[0], SQUARE, planes[1].uid)], truth, planes)
     assert (misplaced.dice, misplaced.dice_by_uid, misplaced.lost_slices) == (0.0, 1.0, 1)
 
