@@ -88,7 +88,7 @@ class RoiMask:
     def from_volume(cls, name: str, voxels: NDArray[np.bool_]) -> Self:
         """Crop a mask of the whole grid to the box that holds its True voxels."""
         box = _filled_box(voxels)
-        return cls(name, box, np.ascontiguousarray(voxels[box]))
+        return cls(name, box, voxels[box])
 
     @classmethod
     def from_probabilities(cls, name: str, probabilities: NDArray[np.floating] | NDArray[np.uint8]) -> Self:
@@ -98,21 +98,24 @@ class RoiMask:
             name: the region's name.
             probabilities: for each voxel of the whole grid (z, y, x), 0 to 1, or 0 to 255 as bytes.
         """
-        whole = np.iinfo(np.uint8).max if probabilities.dtype == np.uint8 else 1.0
-        inside = _filled_box(probabilities > whole / 2)
-        if not inside[0].stop:
-            return cls(name, inside, np.zeros((0, 0, 0), np.bool_))
-        z, *sides = inside  # contours also ask the neighbours outside, within the slice
+        whole = 255 if probabilities.dtype == np.uint8 else 1.0
+        z, *sides = _filled_box(probabilities, whole / 2)
+        if not z.stop:
+            return cls(name, (z, sides[0], sides[1]), np.zeros((0, 0, 0), np.bool_))
+        # contours also ask the neighbours outside, within the slice
         y, x = (
             slice(max(0, side.start - 1), min(length, side.stop + 1))
             for side, length in zip(sides, probabilities.shape[1:], strict=True)
         )
-        certainty = np.empty(tuple(side.stop - side.start for side in (z, y, x)), np.uint8)
-        voxels = np.empty(certainty.shape, np.bool_)
-        for index, plane in enumerate(probabilities[z, y, x]):
-            balance = plane * np.float32(2 / whole) - np.float32(1)
-            voxels[index] = balance > 0
-            certainty[index] = np.rint(np.abs(balance) * 255).clip(1, 255)
+        inside = probabilities[z, y, x]
+        voxels, certainty = np.empty(inside.shape, np.bool_), np.empty(inside.shape, np.uint8)
+        lead = np.empty(inside.shape[1:], np.float32)
+        for index, plane in enumerate(inside):
+            np.multiply(plane, 510 / whole, out=lead, casting="unsafe")
+            lead -= 255
+            np.greater(lead, 0, out=voxels[index])
+            np.rint(np.abs(lead, out=lead), out=lead)
+            np.clip(lead, 1, 255, out=certainty[index], casting="unsafe")
         return cls(name, (z, y, x), voxels, certainty)
 
     def with_certainty(self, certainty: NDArray[np.uint8]) -> Self:
@@ -151,12 +154,23 @@ class RoiMask:
         return float(counts @ thickness_mm) * row_spacing_mm * column_spacing_mm / 1000.0
 
 
-def _filled_box(voxels: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
-    """Return the smallest box that holds all True voxels; at the origin and empty when there is none."""
-    slices = np.flatnonzero([plane.any() for plane in voxels])
-    if not slices.size:
+def _filled_box(
+    values: NDArray[np.bool_] | NDArray[np.floating] | NDArray[np.uint8], above: float = 0
+) -> tuple[slice, slice, slice]:
+    """Return the smallest box that holds all values above a limit; at the origin and empty when there is none."""
+    is_mask = values.dtype == np.bool_
+    filled_slices = []
+    seen_from_above = np.zeros(values.shape[1:], np.bool_)
+    for index, plane in enumerate(values):
+        voxels = plane if is_mask else plane > above
+        if voxels.any():
+            filled_slices.append(index)
+            seen_from_above |= voxels
+    if not filled_slices:
         return slice(0, 0), slice(0, 0), slice(0, 0)
-    z = slice(int(slices[0]), int(slices[-1]) + 1)
-    seen_from_above = np.logical_or.reduce(voxels[z], axis=0)
     rows, columns = np.flatnonzero(seen_from_above.any(axis=1)), np.flatnonzero(seen_from_above.any(axis=0))
-    return z, slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    return (
+        slice(filled_slices[0], filled_slices[-1] + 1),
+        slice(int(rows[0]), int(rows[-1]) + 1),
+        slice(int(columns[0]), int(columns[-1]) + 1),
+    )
