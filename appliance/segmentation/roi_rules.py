@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from appliance.dicom.roi import RoiMask
 from appliance.segmentation.manifest import Manifest, RoiRule
+from appliance.segmentation.parts import fill_axial_holes, keep_parts
 from appliance.segmentation.working_grid import Box, WorkingGrid, enclosing
 
 
@@ -46,36 +46,6 @@ def apply_rules(labels: ClassLabels, grid: WorkingGrid, manifest: Manifest) -> l
     """
     masks = (_make_roi(roi, labels, grid, manifest) for roi in manifest.rois)
     return [mask for mask in masks if mask is not None and not mask.is_empty]
-
-
-def keep_parts(mask: NDArray[np.bool_], keep: str) -> NDArray[np.bool_]:
-    """Keep the connected parts that a ROI's `keep` rule names; voxels (z, y, x) are connected by faces."""
-    if keep == "all":
-        return mask
-    parts, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    sizes = np.zeros(count + 1, np.int64)
-    for plane in parts:  # one at a time, because counting widens what it reads to 8 bytes a voxel
-        sizes += np.bincount(plane.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    if keep == "largest":
-        return np.asarray(parts == sizes.argmax())
-    kept = sizes >= max(1.0, float(keep.removeprefix("min_fraction:")) * sizes.max())
-    return np.stack([kept[plane] for plane in parts])
-
-
-def fill_axial_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Fill what each slice of a mask (z, y, x) encloses; what reaches the edge of the array is outside."""
-    filled = mask.copy()
-    for plane in filled:
-        gaps, count = ndimage.label(~plane)
-        outside = np.zeros(count + 1, np.bool_)
-        for edge in (gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]):
-            outside[edge] = True
-        outside[0] = False
-        plane[...] = ~outside[gaps]
-    return filled
 
 
 def _make_roi(roi: RoiRule, labels: ClassLabels, grid: WorkingGrid, manifest: Manifest) -> RoiMask | None:

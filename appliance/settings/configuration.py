@@ -104,6 +104,19 @@ class Settings(BoxSettings):
         """Redis URL of the broker."""
         return self.broker.url or f"redis://127.0.0.1:{self.broker.port}/0"
 
+    @model_validator(mode="after")
+    def _surface_is_known_before_skin(self) -> Self:
+        surfaces = {roi.name for roi in self.rois.values() if roi.interpreted_type == "EXTERNAL"}
+        for protocol in self.protocols.values():
+            for index, one in enumerate(protocol.derived):
+                later = [other.roi for other in protocol.derived[index:] if other.roi in surfaces]
+                if one.skin_mm is not None and later:
+                    sentence = f"derived {one.roi} has skin_mm, but {later[0]} is derived no earlier; put it first"
+                    raise Mistake(
+                        f"protocol {protocol.name}: {sentence}", ("derived", index), file=("protocols", protocol.name)
+                    )
+        return self
+
 
 def load_settings(folder: Path) -> Settings:
     """Read and check the configuration in `folder`.

@@ -4,7 +4,16 @@ import re
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from appliance.dicom.roi import RoiName
 from appliance.settings.box import Section
@@ -90,6 +99,16 @@ class SixWayMargin(Section):
         return self
 
 
+def _kind_of_margin(given: Any) -> str:
+    return "sides" if isinstance(given, dict | SixWayMargin) else "number"
+
+
+MarginOrSides = Annotated[
+    Annotated[Margin, Tag("number")] | Annotated[SixWayMargin, Tag("sides")], Discriminator(_kind_of_margin)
+]
+"""One margin for all directions, or one for each."""
+
+
 class DerivedRoi(Section):
     """`[[derived]]` of a protocol: a structure made from others or from the CT itself, on the CT's grid.
 
@@ -101,7 +120,7 @@ class DerivedRoi(Section):
     of: Names = ()  #: structures of the model, or derived before
     combine: Literal["union", "intersection"] = "union"
     from_ct: Literal["body", "couch"] | None = None  #: found in the CT instead: the patient's outline, or the table
-    margin_mm: Margin | SixWayMargin = 0.0  #: grow by this much in all directions, or in each its own; negative shrinks
+    margin_mm: MarginOrSides = 0.0  #: grow by this much in all directions, or in each its own; negative shrinks
     ring_mm: tuple[Margin, Margin] | None = None  #: what lies between two distances from the surface, outwards positive
     minus: Names = ()  #: take these away
     within: Names = ()  #: keep only what lies in all of these
@@ -173,6 +192,23 @@ class Protocol(Section):
             for number, name in enumerate(names):
                 if name in names[:number]:
                     raise Mistake(f"{name} is named twice in {key}; leave one", (key, number), word=name)
+        return self
+
+    @model_validator(mode="after")
+    def _derived_in_order(self) -> Self:
+        used = {name for one in self.derived for name in one.sources}
+        for number, one in enumerate(self.derived):
+            later = {other.roi for other in self.derived[number + 1 :]}
+            for name in one.sources:
+                if name == one.roi:
+                    sentence = f"derived {one.roi} is made from itself; give the result a name of its own"
+                    raise Mistake(sentence, ("derived", number), word=name)
+                if name in later:
+                    sentence = f"derived {one.roi} uses {name}, which is derived after it; put {name} first"
+                    raise Mistake(sentence, ("derived", number), word=name)
+            if one.roi not in used and one.roi not in self.roi_names:
+                sentence = f"derived {one.roi} is neither written nor used; add it to rois or leave it out"
+                raise Mistake(sentence, ("derived", number), word=one.roi)
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from appliance.segmentation.manifest import Manifest
-from appliance.segmentation.roi_rules import ClassLabels, apply_rules, fill_axial_holes, keep_parts
+from appliance.segmentation.roi_rules import ClassLabels, apply_rules
 from appliance.segmentation.working_grid import WorkingGrid
 from tests.support.ct_volumes import PATIENT_POSITIONS, mask_positions_mm, series_grid, voxel_centres_mm
 
@@ -47,50 +47,6 @@ def labels_of(voxels: Any) -> ClassLabels:
 
 def grid_of(shape: tuple[int, int, int]) -> WorkingGrid:
     return WorkingGrid.over(series_grid("HFS", shape, (3.0, 2.0, 2.0)), (4.0, 4.0, 4.0))
-
-
-def parts_of_10_5_and_1() -> Any:
-    mask = np.zeros((3, 8, 12), np.bool_)
-    mask[0:1, 0:2, 0:5] = True
-    mask[2, 4, 6:11] = True
-    mask[2, 7, 0] = True
-    return mask
-
-
-@pytest.mark.parametrize(
-    ("keep", "voxels"), [("all", 16), ("largest", 10), ("min_fraction:0.5", 15), ("min_fraction:0.05", 16)]
-)
-def test_only_the_named_parts_are_kept(keep: str, voxels: int) -> None:
-    assert np.count_nonzero(keep_parts(parts_of_10_5_and_1(), keep)) == voxels
-
-
-def test_of_two_equal_parts_the_largest_is_still_one() -> None:
-    mask = np.zeros((1, 3, 9), np.bool_)
-    mask[0, 1, [1, 2, 6, 7]] = True
-    assert keep_parts(mask, "largest")[0, 1].tolist() == [False, True, True] + [False] * 6
-
-
-def test_an_empty_mask_stays_empty() -> None:
-    assert not keep_parts(np.zeros((2, 3, 4), np.bool_), "largest").any()
-
-
-def test_holes_are_filled_where_their_slice_encloses_them() -> None:
-    mask = np.zeros((3, 7, 7), np.bool_)
-    mask[:, 1:6, 1:6] = True
-    mask[:, 3, 3] = False  # a tunnel through all slices
-    mask[1, 3, 3:7] = False  # open to the side in the middle slice
-    filled = fill_axial_holes(mask)
-    assert filled[0, 3, 3]
-    assert filled[2, 3, 3]
-    assert not filled[1, 3, 3:].any()
-    assert np.count_nonzero(filled) == np.count_nonzero(mask) + 2
-
-
-@pytest.mark.parametrize("gap", [np.s_[0, 2], np.s_[4, 2], np.s_[2, 0], np.s_[2, 4]])
-def test_a_notch_in_any_edge_is_no_hole(gap: Any) -> None:
-    mask = np.ones((1, 5, 5), np.bool_)
-    mask[0][gap] = False
-    assert np.array_equal(fill_axial_holes(mask), mask)
 
 
 def test_a_roi_is_the_union_of_its_classes_cropped_to_its_box_and_the_voxels_around_it() -> None:
