@@ -14,13 +14,13 @@ import structlog
 from appliance import __version__
 from appliance.audit import trail
 from appliance.casework.case import Move, move
+from appliance.casework.draft import Draft, make_draft, recipe_digest
 from appliance.casework.lease import Lease
 from appliance.clock import Effort, measured, now_utc
-from appliance.dicom.contours import Drawing, RoiContours, trace
+from appliance.dicom.contours import RoiContours
 from appliance.dicom.ct_series import CtSeries, assemble_series
 from appliance.dicom.ct_slice import parse_slice
 from appliance.dicom.ct_volume import CtVolume, input_digest, load_volume
-from appliance.dicom.roi import RoiMask
 from appliance.dicom.roi_elements import DrawnRoi
 from appliance.dicom.structure_check import check_structure_set
 from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set
@@ -29,6 +29,7 @@ from appliance.records import Database, queries
 from appliance.segmentation.ensemble import Ensemble
 from appliance.segmentation.model_package import load_package
 from appliance.segmentation.postprocess import decide
+from appliance.segmentation.probabilities import RoiProbabilities
 from appliance.settings import Protocol, Settings
 from appliance.spool import Spool
 
@@ -87,12 +88,12 @@ def _contour(bench: Workbench, lease: Lease) -> None:
     protocol, paths = _task(bench, lease)
     ensemble = bench.ensemble(protocol.model)
     series, volume, digest = _load(paths, protocol, lease)
-    absent = [name for name in protocol.roi_names if not bench.settings.rois[name].exists_in(series.patient_sex)]
-    masks = _segment(ensemble, volume, protocol, absent, lease)
-    contours = _trace(masks, series, bench.settings.planning_system_of(protocol).holes, lease)
+    probabilities = _segment(ensemble, volume, protocol, lease)
+    draft = _draft(bench, protocol, volume, series.patient_sex, probabilities, lease)
+    rois = _trace(draft, series, lease)
     effort = Effort()
     with measured(effort):
-        structure_set = _write(bench, protocol, series, digest, (masks, contours))
+        structure_set = _write(bench, protocol, series, digest, (draft, rois))
         bench.spool.keep_result(_result_file(structure_set), structure_set.content)
     _hand_over(bench, lease, protocol, structure_set, digest, effort)
 
@@ -121,15 +122,10 @@ def _load(paths: list[Path], protocol: Protocol, lease: Lease) -> tuple[CtSeries
     return series, volume, digest
 
 
-def _segment(
-    ensemble: Ensemble, volume: CtVolume, protocol: Protocol, absent: list[str], lease: Lease
-) -> list[RoiMask]:
-    """Volume to masks of the protocol's structures, in the protocol's order.
-
-    What was not found is left out, and so is what is `absent` in a patient of this sex, whatever the model says.
-    """
+def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Lease) -> RoiProbabilities:
+    """Ask the networks, once it is clear that they draw what the protocol asks for."""
     manifest = ensemble.package.manifest
-    unknown = sorted(set(protocol.roi_names) - {roi.name for roi in manifest.rois})
+    unknown = sorted(set(protocol.asked_of_model) - {roi.name for roi in manifest.rois})
     if unknown:
         sentence = f"the model {manifest.name} does not draw {', '.join(unknown)}; correct the protocol {protocol.name}"
         raise ModelRefused(Reason.MODEL_INVALID, sentence)
@@ -145,44 +141,59 @@ def _segment(
     fields = {"model": manifest.name, "version": manifest.version, "folds": len(manifest.folds), **effort.fields()}
     networks = [spent.fields() for spent in probabilities.network_effort]
     _remember(lease, "segmented", model_digest=ensemble.package.digest, networks=networks, **fields)
+    return probabilities
+
+
+def _draft(
+    bench: Workbench, protocol: Protocol, volume: CtVolume, patient_sex: str, found: RoiProbabilities, lease: Lease
+) -> Draft:
+    """Probabilities to the structures that the protocol asks for."""
     effort = Effort()
     with measured(effort):
-        found = {mask.name: mask for mask in decide(probabilities, manifest) if not mask.is_empty}
-    masks = [found[name] for name in protocol.roi_names if name in found and name not in absent]
-    volumes = [f"{mask.name} {mask.volume_cm3(volume.geometry):.1f} cm³" for mask in masks]
-    missing = [f"{name} not found" for name in protocol.roi_names if name not in found and name not in absent]
-    left_out = [f"{name} left out because of the patient's sex" for name in absent]
-    words = ", ".join(volumes + missing + left_out) or "none"
-    _remember(lease, "masks_decided", volumes=words, **effort.fields())
-    if not [mask for mask in masks if mask.name != "External"]:
+        lease.progress("structures", 0, len(protocol.rois))
+        masks = decide(found, bench.ensemble(protocol.model).package.manifest)
+        draft = make_draft(masks, volume, protocol, bench.settings, patient_sex)
+        lease.progress("structures", len(draft.regions), len(protocol.rois))
+    _remember(lease, "masks_decided", volumes=draft.in_words(volume.geometry), **effort.fields())
+    if draft.shows_nothing:
         sentence = "none of the protocol's structures was found; check that the scan shows the region of the protocol"
         raise ResultRefused(Reason.NOTHING_FOUND, sentence)
-    return masks
+    return draft
 
 
-def _trace(masks: list[RoiMask], series: CtSeries, holes: str, lease: Lease) -> list[RoiContours]:
+def _trace(draft: Draft, series: CtSeries, lease: Lease) -> list[DrawnRoi]:
     effort = Effort()
     traced = []
     with measured(effort):
-        for done, mask in enumerate(masks, 1):
-            traced.append(trace(mask, series.geometry, Drawing(keyhole=holes == "keyhole")))
-            lease.progress("contours", done, len(masks))
-    count = sum(len(roi.contours) for roi in traced)
-    points = sum(len(contour.points_mm) for roi in traced for contour in roi.contours)
+        for done, region in enumerate(draft.regions, 1):
+            traced.append(region.traced(series.geometry))
+            lease.progress("contours", done, len(draft.regions))
+    count = sum(len(roi.contours.contours) for roi in traced)
+    points = sum(len(contour.points_mm) for roi in traced for contour in roi.contours.contours)
     _remember(lease, "contours_traced", contours=count, points=points, **effort.fields())
     return traced
 
 
 def _write(
-    bench: Workbench,
-    protocol: Protocol,
-    series: CtSeries,
-    digest: str,
-    drawn: tuple[list[RoiMask], list[RoiContours]],
+    bench: Workbench, protocol: Protocol, series: CtSeries, digest: str, drawn: tuple[Draft, list[DrawnRoi]]
 ) -> StructureSet:
     """Contours to a checked structure set; one that was made before from all the same things is taken again."""
+    draft, rois = drawn
+    form = bench.settings.planning_system_of(protocol)
+    if form.empty_rois == "declare":
+        rois = [*rois, *(DrawnRoi(template=one, contours=RoiContours(one.name, ())) for one in draft.missing)]
+    provenance = _provenance(bench, protocol, digest, draft)
+    structure_set = build_structure_set(series, rois, provenance, form, now_utc().astimezone())
+    earlier = bench.spool.result(_result_file(structure_set))
+    if earlier is not None:
+        structure_set = replace(structure_set, content=earlier)
+    check_structure_set(structure_set.content, series, [region.mask for region in draft.regions])
+    return structure_set
+
+
+def _provenance(bench: Workbench, protocol: Protocol, digest: str, draft: Draft) -> Provenance:
     package = bench.ensemble(protocol.model).package
-    provenance = Provenance(
+    return Provenance(
         input_digest=digest,
         model_name=package.manifest.name,
         model_version=package.manifest.version,
@@ -191,19 +202,9 @@ def _write(
         label=protocol.label,
         appliance_version=__version__,
         station_name=bench.settings.appliance.station_name,
+        recipe_digest=recipe_digest(protocol, bench.settings.planning_system_of(protocol)),
+        not_found=tuple(template.name for template in draft.missing),
     )
-    masks, contours = drawn
-    form = bench.settings.planning_system_of(protocol)
-    rois = [
-        DrawnRoi(template=bench.settings.rois[mask.name], contours=roi, volume_cm3=mask.volume_cm3(series.geometry))
-        for mask, roi in zip(masks, contours, strict=True)
-    ]
-    structure_set = build_structure_set(series, rois, provenance, form, now_utc().astimezone())
-    earlier = bench.spool.result(_result_file(structure_set))
-    if earlier is not None:
-        structure_set = replace(structure_set, content=earlier)
-    check_structure_set(structure_set.content, series, masks)
-    return structure_set
 
 
 def _result_file(result: StructureSet) -> str:

@@ -8,7 +8,7 @@ from rich.text import Text
 from appliance.dicom.planning_system import PlanningSystem
 from appliance.dicom.roi import RoiTemplate
 from appliance.errors import SettingsError
-from appliance.settings import DerivedRoi, Protocol, RoiChoice, Settings, SixWayMargin
+from appliance.settings import Protocol, RoiChoice, Settings
 
 
 def protocols_table(settings: Settings) -> Table:
@@ -49,7 +49,7 @@ def structures_table(settings: Settings, protocol: Protocol) -> Table:
             Text.assemble(("██", f"rgb({red},{green},{blue})"), f" #{red:02x}{green:02x}{blue:02x}"),
             template.interpreted_type,
             Text(code_words(template, codes)),
-            Text(derivation_words(rules[choice.roi]) if choice.roi in rules else "the model"),
+            Text(rules[choice.roi].in_words() if choice.roi in rules else "the model"),
             Text("; ".join(_drawing_words(choice))),
         )
     return table
@@ -62,33 +62,6 @@ def code_words(template: RoiTemplate, codes: str) -> str:
         return "none"
     side = f", {template.side}" if template.side and code.scheme == "SCT" else ""
     return f"{code.scheme} {code.value} {code.meaning}{side}"
-
-
-def derivation_words(rule: DerivedRoi) -> str:
-    """How a structure is derived, such as "Femur_L or Femur_R, grown by 5 mm, without Bladder"."""
-    joined = {"union": " or ", "intersection": " and "}[rule.combine].join(rule.of)
-    found = {"body": "the patient's outline in the CT", "couch": "the table in the CT"}
-    words = [joined if rule.from_ct is None else found[rule.from_ct]]
-    words += _margin_words(rule.margin_mm)
-    if rule.ring_mm is not None:
-        words.append("what lies {:g} to {:g} mm outside its surface".format(*rule.ring_mm))
-    if rule.minus:
-        words.append(f"without {' and '.join(rule.minus)}")
-    if rule.within:
-        words.append(f"within {' and '.join(rule.within)}")
-    if rule.skin_mm is not None:
-        words.append(f"at least {rule.skin_mm:g} mm below the skin")
-    return ", ".join(words)
-
-
-def _margin_words(margin_mm: float | SixWayMargin) -> Iterator[str]:
-    if isinstance(margin_mm, SixWayMargin):
-        sides = {side: value for side, value in margin_mm if value}
-        if sides:
-            grown = "shrunk" if min(sides.values()) < 0 else "grown"
-            yield f"{grown} " + ", ".join(f"{abs(value):g} mm {side}" for side, value in sides.items())
-    elif margin_mm:
-        yield f"{'grown' if margin_mm > 0 else 'shrunk'} by {abs(margin_mm):g} mm"
 
 
 def _drawing_words(choice: RoiChoice) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """protocols/*.toml: which series, which model, which structures in which form, which destinations."""
 
 import re
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
@@ -141,6 +142,31 @@ class DerivedRoi(Section):
     def sources(self) -> tuple[str, ...]:
         """Every structure that it is made from."""
         return (*self.of, *self.minus, *self.within)
+
+    def in_words(self) -> str:
+        """How it is made, such as "Femur_L or Femur_R, grown by 5 mm, without Bladder"."""
+        joined = {"union": " or ", "intersection": " and "}[self.combine].join(self.of)
+        found = {"body": "the patient's outline in the CT", "couch": "the table in the CT"}
+        words = [joined if self.from_ct is None else found[self.from_ct], *_margin_in_words(self.margin_mm)]
+        if self.ring_mm is not None:
+            words.append("what lies {:g} to {:g} mm outside its surface".format(*self.ring_mm))
+        if self.minus:
+            words.append(f"without {' and '.join(self.minus)}")
+        if self.within:
+            words.append(f"within {' and '.join(self.within)}")
+        if self.skin_mm is not None:
+            words.append(f"at least {self.skin_mm:g} mm below the skin")
+        return ", ".join(words)
+
+
+def _margin_in_words(margin_mm: float | SixWayMargin) -> Iterator[str]:
+    if isinstance(margin_mm, SixWayMargin):
+        sides = {side: value for side, value in margin_mm if value}
+        if sides:
+            grown = "shrunk" if min(sides.values()) < 0 else "grown"
+            yield f"{grown} " + ", ".join(f"{abs(value):g} mm {side}" for side, value in sides.items())
+    elif margin_mm:
+        yield f"{'grown' if margin_mm > 0 else 'shrunk'} by {abs(margin_mm):g} mm"
 
 
 def _as_choice(given: Any) -> Any:

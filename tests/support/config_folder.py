@@ -50,16 +50,18 @@ def make_settings(folder: Path, tables: Mapping[str, Any] | None = None, **parts
 
 
 def toml(table: Mapping[str, Any]) -> str:
-    """A table of TOML; texts, numbers and lists of them look the same in JSON."""
-    lines = [f"{key} = {json.dumps(value)}\n" for key, value in table.items() if not isinstance(value, Mapping)]
+    """A table of TOML, whose own tables come behind its values."""
+    lines = [f"{key} = {_value(value)}\n" for key, value in table.items() if not isinstance(value, Mapping)]
     for key, value in table.items():
         if isinstance(value, Mapping):
-            lines += [f"\n[{key}]\n", *(_line(*pair) for pair in value.items())]
+            lines += [f"\n[{key}]\n", *(f"{name} = {_value(each)}\n" for name, each in value.items())]
     return "".join(lines)
 
 
-def _line(key: str, value: Any) -> str:
+def _value(value: Any) -> str:
+    """A value of TOML; texts and numbers look the same in JSON, tables within values do not."""
     if isinstance(value, Mapping):
-        inner = ", ".join(f"{name} = {json.dumps(each)}" for name, each in value.items())
-        return f"{key} = {{ {inner} }}\n"
-    return f"{key} = {json.dumps(value)}\n"
+        return "{ " + ", ".join(f"{key} = {_value(each)}" for key, each in value.items()) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value)

@@ -15,7 +15,12 @@ from appliance.records.tables import Case, CaseState
 from appliance.running import showing
 from appliance.settings import Settings
 
-_STEPS = {"read": "Slice headers read", "load": "Slices decoded", "contours": "Structures traced as contours"}
+_STEPS = {
+    "read": "Slice headers read",
+    "load": "Slices decoded",
+    "structures": "Structures decided",
+    "contours": "Structures traced as contours",
+}
 _SPEAK_EVERY_S = 2.0
 """Without a terminal, a bar becomes a line at least this often."""
 

@@ -10,7 +10,6 @@ from rich.console import Console, RenderableType
 from appliance.cli import main
 from appliance.errors import SettingsError
 from appliance.running.protocols_shown import (
-    derivation_words,
     find_protocol,
     form_words,
     protocols_table,
@@ -113,7 +112,7 @@ def test_protocols_are_listed_in_the_order_in_which_they_are_tried(settings: Set
     ],
 )
 def test_a_rule_is_told_in_words(rule: dict[str, object], words: str) -> None:
-    assert derivation_words(DerivedRoi.model_validate({"roi": "X", **rule})) == words
+    assert DerivedRoi.model_validate({"roi": "X", **rule}).in_words() == words
 
 
 def test_a_protocol_that_does_not_exist_is_named(settings: Settings) -> None:
