@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import select
 
 from appliance.records.session import Transaction
-from appliance.records.tables import AuditEvent
+from appliance.records.tables import AuditEvent, ResultKind
 
 EVENTS: dict[str, str] = {
     "process_started": "{process} started, version {version}",
@@ -34,21 +34,25 @@ EVENTS: dict[str, str] = {
     "segmented": "segmented by {model} {version} ({folds} folds) in {seconds:.1f} s",
     "masks_decided": "structures: {volumes}",
     "contours_traced": "{contours} contours with {points} points traced",
+    "segmentation_written": "segmentation {sop_instance_uid} written and checked, {frames} frames, {size_kb} kB",
     "structure_set_written": "structure set {sop_instance_uid} written and checked, {size_kb} kB",
     "work_lost": "worker {worker} lost the case: {sentence}",
     "case_requeued": "queued again: {sentence}",
     "case_failed": "parked after {attempts} attempts: {sentence}",
     "case_superseded": "superseded: {sentence}",
-    "delivery_tried": "{destination} did not take the structure set: {sentence}; next try in {wait_s:.0f} s",
-    "delivery_accepted": "{destination} accepted the structure set (C-STORE status {status})",
-    "delivery_refused": "{destination} will not take the structure set: {sentence}",
-    "commitment_requested": "{destination} was asked for storage commitment",
-    "commitment_reported": "{destination} committed to keep the structure set",
-    "commitment_failed": "{destination} did not commit: {sentence}; the structure set is sent again",
-    "delivery_repeated": "the series was sent again; the same structure set is sent again",
+    "delivery_tried": "{destination} did not take the {object}: {sentence}; next try in {wait_s:.0f} s",
+    "delivery_accepted": "{destination} accepted the {object} (C-STORE status {status})",
+    "delivery_refused": "{destination} will not take the {object}: {sentence}",
+    "commitment_requested": "{destination} was asked for storage commitment to the {object}",
+    "commitment_reported": "{destination} committed to keep the {object}",
+    "commitment_failed": "{destination} did not commit: {sentence}; the {object} is sent again",
+    "delivery_repeated": "the series was sent again; the same result is sent again",
     "case_delivered": "delivered to {destinations}",
     "case_committed": "kept by {destinations}",
 }
+
+_AT_FIRST = {"object": ResultKind.RTSTRUCT.in_words}
+"""What older events do not say, because there was nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,5 +88,5 @@ def trail_of_box(tx: Transaction, limit: int) -> list[TrailEntry]:
 
 
 def _entry(row: AuditEvent) -> TrailEntry:
-    words = EVENTS[row.event].format(**row.fields) if row.event in EVENTS else str(row.fields)
+    words = EVENTS[row.event].format(**{**_AT_FIRST, **row.fields}) if row.event in EVENTS else str(row.fields)
     return TrailEntry(row.at, row.event, row.actor, words)

@@ -21,11 +21,13 @@ from appliance.dicom.contours import RoiContours
 from appliance.dicom.ct_series import CtSeries, assemble_series
 from appliance.dicom.ct_slice import parse_slice
 from appliance.dicom.ct_volume import CtVolume, input_digest, load_volume
+from appliance.dicom.result_object import ResultObject
 from appliance.dicom.roi_elements import DrawnRoi
 from appliance.dicom.structure_check import check_structure_set
 from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set
 from appliance.errors import ModelRefused, Reason, Refused, ResultRefused
 from appliance.records import Database, queries
+from appliance.records.tables import Result, ResultKind
 from appliance.segmentation.ensemble import Ensemble
 from appliance.segmentation.model_package import load_package
 from appliance.segmentation.postprocess import decide
@@ -95,7 +97,10 @@ def _contour(bench: Workbench, lease: Lease) -> None:
     with measured(effort):
         structure_set = _write(bench, protocol, series, digest, (draft, rois))
         bench.spool.keep_result(_result_file(structure_set), structure_set.content)
-    _hand_over(bench, lease, protocol, structure_set, digest, effort)
+    results: dict[ResultKind, ResultObject] = {ResultKind.RTSTRUCT: structure_set}
+    if "seg" in protocol.outputs:
+        results[ResultKind.SEG] = _write_segmentation(bench, protocol, series, (digest, draft), lease)
+    _hand_over(bench, lease, protocol, results, digest, effort)
 
 
 def _task(bench: Workbench, lease: Lease) -> tuple[Protocol, list[Path]]:
@@ -191,6 +196,29 @@ def _write(
     return structure_set
 
 
+def _write_segmentation(
+    bench: Workbench, protocol: Protocol, series: CtSeries, decided: tuple[str, Draft], lease: Lease
+) -> ResultObject:
+    """Masks to a checked and durable Segmentation; one that was made before is taken again, like a structure set."""
+    from appliance.dicom.segmentation_check import check_segmentation
+    from appliance.dicom.segmentation_object import SegmentedRoi, build_segmentation
+
+    digest, draft = decided
+    regions = [SegmentedRoi(region.template, region.mask, region.recipe) for region in draft.regions]
+    effort = Effort()
+    with measured(effort):
+        provenance = _provenance(bench, protocol, digest, draft)
+        made = build_segmentation(series, regions, provenance, now_utc().astimezone())
+        earlier = bench.spool.result(_result_file(made))
+        if earlier is not None:
+            made = replace(made, content=earlier)
+        check_segmentation(made.content, series, regions)
+        bench.spool.keep_result(_result_file(made), made.content)
+    fields = {"segments": made.segments, "frames": made.frames, "size_kb": len(made.content) >> 10, **effort.fields()}
+    _remember(lease, "segmentation_written", sop_instance_uid=made.sop_instance_uid, sha256=made.digest, **fields)
+    return made
+
+
 def _provenance(bench: Workbench, protocol: Protocol, digest: str, draft: Draft) -> Provenance:
     package = bench.ensemble(protocol.model).package
     return Provenance(
@@ -207,20 +235,29 @@ def _provenance(bench: Workbench, protocol: Protocol, digest: str, draft: Draft)
     )
 
 
-def _result_file(result: StructureSet) -> str:
+def _result_file(result: ResultObject) -> str:
     return f"{result.sop_instance_uid}.dcm"
 
 
 def _hand_over(
-    bench: Workbench, lease: Lease, protocol: Protocol, result: StructureSet, digest: str, effort: Effort
+    bench: Workbench,
+    lease: Lease,
+    protocol: Protocol,
+    results: dict[ResultKind, ResultObject],
+    digest: str,
+    effort: Effort,
 ) -> None:
-    """In one transaction: the row, the outbox and the event. The result itself is durable already."""
+    """In one transaction: the rows, the outbox and the event. The results themselves are durable already."""
+    made = [
+        Result(kind=kind, sop_instance_uid=one.sop_instance_uid, digest=one.digest, file=_result_file(one))
+        for kind, one in results.items()
+    ]
+    result = results[ResultKind.RTSTRUCT]
     with lease.held() as (tx, case, now):
         fields = {"sop_instance_uid": result.sop_instance_uid, "size_kb": len(result.content) >> 10, **effort.fields()}
-        move(tx, case, Move.FINISH, at=now, actor=bench.worker, sha256=result.digest, **fields)
-        case.input_digest, case.result_digest = digest, result.digest
-        case.result_file, case.result_sop_instance_uid = _result_file(result), result.sop_instance_uid
-        case.progress = {}
+        move(tx, case, Move.FINISH, at=now, actor=bench.worker, sha256=made[0].digest, **fields)
+        case.input_digest, case.progress = digest, {}
+        queries.note_results(tx, case, made)
         queries.put_in_outbox(tx, case, protocol.destinations, now)
 
 

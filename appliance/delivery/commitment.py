@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import RTStructureSetStorage
 from pynetdicom import build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance  # type: ignore[attr-defined]
 
@@ -27,16 +26,16 @@ _LINGER_S = 0.2
 def request_commitment(
     caller: Caller,
     peer: Peer,
-    sop_instance_uid: str,
+    instance: tuple[str, str],
     transaction_uid: str,
     on_report: Callable[[dict[str, object]], None],
 ) -> None:
-    """Ask `peer` to commit to one RT Structure Set.
+    """Ask `peer` to commit to one object.
 
     Args:
         caller: who we are.
         peer: the destination.
-        sop_instance_uid: of the structure set.
+        instance: SOP Class UID and SOP Instance UID of the object.
         transaction_uid: the name under which the destination will report.
         on_report: called with the report's fields when it comes on this same association.
 
@@ -65,7 +64,7 @@ def request_commitment(
         raise NotDelivered("it could not be asked for storage commitment; it does not answer")
     try:
         status, _ = association.send_n_action(
-            _request(sop_instance_uid, transaction_uid),
+            _request(instance, transaction_uid),
             REQUEST_STORAGE_COMMITMENT,
             StorageCommitmentPushModel,
             StorageCommitmentPushModelInstance,
@@ -80,10 +79,9 @@ def request_commitment(
         raise NotDelivered(f"the request for storage commitment was answered 0x{status.get('Status', 0xFFFF):04X}")
 
 
-def _request(sop_instance_uid: str, transaction_uid: str) -> Dataset:
+def _request(instance: tuple[str, str], transaction_uid: str) -> Dataset:
     item = Dataset()
-    item.ReferencedSOPClassUID = RTStructureSetStorage
-    item.ReferencedSOPInstanceUID = sop_instance_uid
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = instance
     request = Dataset()
     request.TransactionUID = transaction_uid
     request.ReferencedSOPSequence = Sequence([item])

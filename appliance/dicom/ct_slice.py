@@ -54,6 +54,8 @@ EQUIPMENT_ELEMENTS = (
     "DeviceSerialNumber",
     "SoftwareVersions",
 )
+#: whether the images ever lost something to compression; whatever is derived from them has to say so too
+LOSSY_ELEMENTS = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 MAX_COPIED_BYTES = 1024  #: the longest of these elements is far shorter
 
 
@@ -201,7 +203,7 @@ def _patient_key(header: Header) -> str:
 
 def _copy_elements(header: Header) -> dict[str, bytes]:
     copied = {}
-    for keyword in (*COPIED_ELEMENTS, *EQUIPMENT_ELEMENTS):
+    for keyword in (*COPIED_ELEMENTS, *EQUIPMENT_ELEMENTS, *LOSSY_ELEMENTS):
         value = header.untouched(keyword)
         if len(value) > MAX_COPIED_BYTES:
             raise _invalid(keyword, f"is longer than {MAX_COPIED_BYTES} bytes")

@@ -25,7 +25,7 @@ _VOLUME_DECIMALS = 3
 
 ARTIFICIAL_INTELLIGENCE = ("123110", "DCM", "Artificial Intelligence")  #: PS3.16 CID 7162
 MORPHOLOGICAL_OPERATIONS = ("123104", "DCM", "Morphological Operations")  #: PS3.16 CID 7162
-_SIDES = {"left": ("7771000", "SCT", "Left"), "right": ("24028007", "SCT", "Right")}  #: PS3.16 CID 244
+SIDES = {"left": ("7771000", "SCT", "Left"), "right": ("24028007", "SCT", "Right")}  #: PS3.16 CID 244
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +171,7 @@ def _identification(meaning: RoiCode, side: str | None) -> bytes:
     """Encode what a region is, and on which side; terminologies that name the side themselves need no modifier."""
     if side is None or meaning.scheme != "SCT":
         return code(meaning.value, meaning.scheme, meaning.meaning)
-    modifier: Value = [code(*_SIDES[side])]
+    modifier: Value = [code(*SIDES[side])]
     return code(meaning.value, meaning.scheme, meaning.meaning, SegmentedPropertyTypeModifierCodeSequence=modifier)
 
 

@@ -8,9 +8,8 @@ are written, this release), so the same case always gives the same object, and i
 `created_at`.
 """
 
-import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,12 +17,12 @@ from appliance.dicom.ct_series import CtSeries
 from appliance.dicom.ct_slice import COPIED_ELEMENTS, EQUIPMENT_ELEMENTS
 from appliance.dicom.implicit_vr import Value, data_set, file_of
 from appliance.dicom.planning_system import PlanningSystem
+from appliance.dicom.result_object import ResultObject
 from appliance.dicom.roi import RoiTemplate
 from appliance.dicom.roi_elements import (
     MORPHOLOGICAL_OPERATIONS,
     Algorithm,
     DrawnRoi,
-    code,
     image_reference,
     roi_contour,
     roi_observation,
@@ -91,26 +90,15 @@ class Provenance:
                 raise ValueError(f"{name} is empty, too long or not plain ASCII")
 
 
-@dataclass(frozen=True, slots=True)
-class StructureSet:
-    """A structure set as a DICOM file.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StructureSet(ResultObject):
+    """A structure set as a DICOM file, in Implicit VR Little Endian.
 
     Attributes:
-        content: the whole file (PS3.10, Implicit VR Little Endian).
         label: its Structure Set Label.
-        referenced_sop_instance_uids: the images that it refers to, in the order of the slices.
     """
 
-    sop_instance_uid: str
-    series_instance_uid: str
     label: str
-    referenced_sop_instance_uids: tuple[str, ...]
-    content: bytes
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the file, 64 hexadecimal digits."""
-        return hashlib.sha256(self.content).hexdigest()
 
 
 def build_structure_set(
@@ -135,23 +123,23 @@ def build_structure_set(
         ValueError: two regions share a name (whatever the case) or a number.
     """
     templates = [roi.template for roi in rois]
-    _check_distinct(templates)
+    check_distinct(templates)
     _check_points(rois, form)
-    identity = _identity(provenance, templates)
+    identity = identity_of(provenance, templates)
     sop_instance_uid = derive_uid("structure set", *identity)
     series_instance_uid = derive_uid("structure set series", *identity)
     date, time = ("", "") if created_at is None else (f"{created_at:%Y%m%d}", f"{created_at:%H%M%S}")
     content = data_set(
-        **_patient_and_study(series),
+        **patient_and_study(series),
         **_series_and_equipment(series, provenance, series_instance_uid),
-        **_contributing_equipment(series, provenance),
+        **contributing_equipment(series, provenance, data_set),
         **({"ApprovalStatus": "UNAPPROVED"} if form.approval == "unapproved" else {}),
         SOPClassUID=RT_STRUCTURE_SET_STORAGE,
         SOPInstanceUID=sop_instance_uid,
         InstanceNumber=1,
         StructureSetLabel=provenance.label,
         StructureSetName=f"AI draft {provenance.protocol}"[:64],
-        StructureSetDescription=_description(provenance),
+        StructureSetDescription=description_of(provenance),
         StructureSetDate=date,
         StructureSetTime=time,
         FrameOfReferenceUID=series.frame_of_reference_uid,
@@ -159,11 +147,11 @@ def build_structure_set(
         **_regions(series, rois, provenance, form, created_at),
     )
     return StructureSet(
-        sop_instance_uid,
-        series_instance_uid,
-        provenance.label,
-        series.sop_instance_uids,
-        file_of(RT_STRUCTURE_SET_STORAGE, sop_instance_uid, content),
+        sop_instance_uid=sop_instance_uid,
+        series_instance_uid=series_instance_uid,
+        label=provenance.label,
+        referenced_sop_instance_uids=series.sop_instance_uids,
+        content=file_of(RT_STRUCTURE_SET_STORAGE, sop_instance_uid, content),
     )
 
 
@@ -176,7 +164,7 @@ def _regions(
 ) -> dict[str, Value]:
     """Write the three lists that make the regions: what, where, and what they stand for."""
     drawn_at = "" if created_at is None else f"{created_at:%Y%m%d%H%M%S%z}"
-    algorithm, derivation, creator = _algorithm(provenance), _derivation(provenance), _creator(provenance)
+    algorithm, derivation, creator = algorithm_of(provenance), derivation_of(provenance), _creator(provenance)
     grid = source_grid(series)
     numbers = {roi.template.name: roi.template.number for roi in rois}
     frame = series.frame_of_reference_uid
@@ -189,8 +177,8 @@ def _regions(
     }
 
 
-def _identity(provenance: Provenance, templates: Sequence[RoiTemplate]) -> tuple[str, ...]:
-    """All that the content of a structure set depends on, but for its date and time."""
+def identity_of(provenance: Provenance, templates: Sequence[RoiTemplate]) -> tuple[str, ...]:
+    """All that the content of a result depends on, but for its date and time."""
     return (
         provenance.input_digest,
         provenance.model_digest,
@@ -203,7 +191,12 @@ def _identity(provenance: Provenance, templates: Sequence[RoiTemplate]) -> tuple
     )
 
 
-def _check_distinct(templates: Sequence[RoiTemplate]) -> None:
+def check_distinct(templates: Sequence[RoiTemplate]) -> None:
+    """See that every region can be told apart.
+
+    Raises:
+        ValueError: two regions share a name (whatever the case) or a number.
+    """
     names = {template.name.casefold() for template in templates}
     numbers = {template.number for template in templates}
     if min(len(names), len(numbers)) < len(templates):
@@ -221,13 +214,13 @@ def _check_points(rois: Sequence[DrawnRoi], form: PlanningSystem) -> None:
             )
 
 
-def _description(provenance: Provenance) -> str:
-    """Say what made the set, that nobody has reviewed it, and what is not in it."""
+def description_of(provenance: Provenance) -> str:
+    """Say what made a result, that nobody has reviewed it, and what is not in it."""
     missing = f" Asked for and not found: {', '.join(provenance.not_found)}." if provenance.not_found else ""
     return f"Automatic draft by {provenance.model_name} {provenance.model_version}. {WARNING}{missing}"[:1024]
 
 
-def _patient_and_study(series: CtSeries) -> dict[str, Value]:
+def patient_and_study(series: CtSeries) -> dict[str, Value]:
     """Copy Patient, General Study and Patient Study modules; what is Type 2 is there even if it is empty."""
     source = series.slices[0].header
     copied: dict[str, Value] = {
@@ -239,13 +232,18 @@ def _patient_and_study(series: CtSeries) -> dict[str, Value]:
     return copied
 
 
+def series_description(provenance: Provenance) -> str:
+    """Say what it is where every reader shows it."""
+    return f"AI DRAFT {provenance.model_name} {provenance.model_version}"[:52] + " unapproved"
+
+
 def _series_and_equipment(series: CtSeries, provenance: Provenance, series_instance_uid: str) -> dict[str, Value]:
     """Write RT Series and General Equipment modules (PS3.3 §C.8.8.1, §C.7.5.1)."""
     return {
         "Modality": "RTSTRUCT",
         "SeriesInstanceUID": series_instance_uid,
         "SeriesNumber": SERIES_NUMBER,
-        "SeriesDescription": f"AI DRAFT {provenance.model_name} {provenance.model_version}"[:52] + " unapproved",
+        "SeriesDescription": series_description(provenance),
         "OperatorsName": "",
         "Manufacturer": MANUFACTURER,
         "ManufacturerModelName": MANUFACTURER,
@@ -255,11 +253,13 @@ def _series_and_equipment(series: CtSeries, provenance: Provenance, series_insta
     }
 
 
-def _contributing_equipment(series: CtSeries, provenance: Provenance) -> dict[str, Value]:
-    """Name the scanner and the model (PS3.3 §C.12.1.1.5)."""
+def contributing_equipment(series: CtSeries, provenance: Provenance, encode: Callable[..., bytes]) -> dict[str, Value]:
+    """Name the scanner and the model (PS3.3 §C.12.1.1.5); `encode` is the `data_set` of either encoding."""
     scanner = {keyword: value for keyword, value in _scanner(series).items() if value.strip()}
     model: dict[str, Value] = {
-        "PurposeOfReferenceCodeSequence": [code("109102", "DCM", "Processing Equipment")],
+        "PurposeOfReferenceCodeSequence": [
+            encode(CodeValue="109102", CodingSchemeDesignator="DCM", CodeMeaning="Processing Equipment")
+        ],
         "Manufacturer": MANUFACTURER,
         "ManufacturerModelName": provenance.model_name,
         "SoftwareVersions": provenance.model_version,
@@ -268,10 +268,10 @@ def _contributing_equipment(series: CtSeries, provenance: Provenance) -> dict[st
             f"protocol {provenance.protocol}; appliance {provenance.appliance_version}"
         ),
     }
-    items = [data_set(**model)]
+    items = [encode(**model)]
     if "Manufacturer" in scanner:
-        purpose: Value = [code("109101", "DCM", "Acquisition Equipment")]
-        items.insert(0, data_set(PurposeOfReferenceCodeSequence=purpose, **scanner))
+        purpose = encode(CodeValue="109101", CodingSchemeDesignator="DCM", CodeMeaning="Acquisition Equipment")
+        items.insert(0, encode(PurposeOfReferenceCodeSequence=[purpose], **scanner))
     return {"ContributingEquipmentSequence": items}
 
 
@@ -280,7 +280,8 @@ def _scanner(series: CtSeries) -> dict[str, bytes]:
     return {keyword: source[keyword] for keyword in EQUIPMENT_ELEMENTS}
 
 
-def _algorithm(provenance: Provenance) -> Algorithm:
+def algorithm_of(provenance: Provenance) -> Algorithm:
+    """What drew the regions of the model."""
     return Algorithm(
         name=provenance.model_name,
         version=provenance.model_version,
@@ -289,7 +290,7 @@ def _algorithm(provenance: Provenance) -> Algorithm:
     )
 
 
-def _derivation(provenance: Provenance) -> Algorithm:
+def derivation_of(provenance: Provenance) -> Algorithm:
     """How regions are made from others: by the appliance itself."""
     return Algorithm(
         name=f"{MANUFACTURER} derived structures",

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import product
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import selectinload
 
 from appliance.records.session import Transaction
@@ -16,6 +17,8 @@ from appliance.records.tables import (
     DeliveryState,
     Instance,
     InstanceState,
+    Result,
+    ResultKind,
 )
 
 
@@ -105,7 +108,7 @@ def due_deliveries(tx: Transaction, now: datetime) -> Sequence[Delivery]:
             Delivery.next_try_at <= now,
             Case.state.in_((CaseState.SENDING, CaseState.DELIVERED)),
         )
-        .order_by(Delivery.next_try_at)
+        .order_by(Delivery.next_try_at, Delivery.id)
     )
     return tx.scalars(query).all()
 
@@ -129,15 +132,32 @@ def delivery_by_commitment(tx: Transaction, transaction_uid: str) -> Delivery | 
     asked = tx.scalar(select(AuditEvent).where(AuditEvent.event == "commitment_requested", uid == transaction_uid))
     if asked is None:
         return None
-    destination = asked.fields["destination"]
-    return tx.scalar(query.where(Delivery.case_id == asked.case_id, Delivery.destination == destination))
+    what = asked.fields.get("object", ResultKind.RTSTRUCT.in_words)  # there was nothing else at first
+    there = query.where(Delivery.case_id == asked.case_id, Delivery.destination == asked.fields["destination"])
+    return next((delivery for delivery in tx.scalars(there) if delivery.result.kind.in_words == what), None)
+
+
+def note_results(tx: Transaction, case: Case, made: Iterable[Result]) -> None:
+    """Write down what was made for a case; a kind that is no longer made is forgotten with its deliveries."""
+    new = {result.kind: result for result in made}
+    for old in list(case.results):
+        same = new.pop(old.kind, None)
+        if same is not None:
+            old.sop_instance_uid, old.digest, old.file = same.sop_instance_uid, same.digest, same.file
+            continue
+        tx.execute(delete(Delivery).where(Delivery.result_id == old.id))
+        case.results.remove(old)
+    case.results.extend(new.values())
+    tx.flush()
 
 
 def put_in_outbox(tx: Transaction, case: Case, destinations: Iterable[str], now: datetime) -> None:
-    """Make the case's result due at each destination, whatever became of an earlier sending."""
-    known = {delivery.destination: delivery for delivery in deliveries_of(tx, case)}
-    for destination in destinations:
-        delivery = known.get(destination) or Delivery(case_id=case.id, destination=destination)
+    """Make the case's results due at each destination, whatever became of an earlier sending."""
+    known = {(delivery.result_id, delivery.destination): delivery for delivery in deliveries_of(tx, case)}
+    for destination, result in product(dict.fromkeys(destinations), case.results):
+        delivery = known.get((result.id, destination))
+        if delivery is None:
+            delivery = Delivery(case_id=case.id, result_id=result.id, destination=destination)
         delivery.state, delivery.next_try_at, delivery.attempts = DeliveryState.PENDING, now, 0
         delivery.sentence = None
         tx.add(delivery)

@@ -52,6 +52,18 @@ class InstanceState(StrEnum):
     QUARANTINED = "quarantined"  #: could not be used as an instance of any series
 
 
+class ResultKind(StrEnum):
+    """What kind of object a result is."""
+
+    RTSTRUCT = "rtstruct"  #: the structure set; without it a case has no result
+    SEG = "seg"  #: the Segmentation of the same voxels, beside it
+
+    @property
+    def in_words(self) -> str:
+        """What people call it."""
+        return {ResultKind.RTSTRUCT: "structure set", ResultKind.SEG: "segmentation"}[self]
+
+
 class DeliveryState(StrEnum):
     """How far one result has come with one destination."""
 
@@ -123,12 +135,20 @@ class Case(Base):
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     progress: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     input_digest: Mapped[str | None] = mapped_column(String(64))
-    result_sop_instance_uid: Mapped[str | None] = mapped_column(String(64))
-    result_digest: Mapped[str | None] = mapped_column(String(64))
-    result_file: Mapped[str | None] = mapped_column(String(120))
 
     instances: Mapped[list[Instance]] = relationship(secondary="case_instances", order_by=Instance.id)
+    results: Mapped[list["Result"]] = relationship(order_by="Result.id", lazy="selectin", cascade="all, delete-orphan")
     deliveries: Mapped[list["Delivery"]] = relationship(back_populates="case", order_by="Delivery.id")
+
+    def result(self, kind: ResultKind) -> "Result | None":
+        """The result of this kind, once it is durable."""
+        return next((result for result in self.results if result.kind is kind), None)
+
+    @property
+    def result_sop_instance_uid(self) -> str | None:
+        """SOP Instance UID of the structure set, once it is durable."""
+        structure_set = self.result(ResultKind.RTSTRUCT)
+        return structure_set.sop_instance_uid if structure_set is not None else None
 
 
 class CaseInstance(Base):
@@ -140,17 +160,32 @@ class CaseInstance(Base):
     instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id"), primary_key=True)
 
 
+class Result(Base):
+    """One object that was made for a case; durable under results/ before its row is written."""
+
+    __tablename__ = "results"
+    __table_args__ = (UniqueConstraint("case_id", "kind"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    case_id: Mapped[int] = mapped_column(ForeignKey("cases.id"))
+    kind: Mapped[ResultKind] = mapped_column(_state_column(ResultKind))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(String(64))
+    file: Mapped[str] = mapped_column(String(120))
+
+
 class Delivery(Base):
     """The outbox: one result for one destination."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
-        UniqueConstraint("case_id", "destination"),
+        UniqueConstraint("result_id", "destination"),
         Index("ix_deliveries_due", "state", "next_try_at"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     case_id: Mapped[int] = mapped_column(ForeignKey("cases.id"))
+    result_id: Mapped[int] = mapped_column(ForeignKey("results.id"))
     destination: Mapped[str] = mapped_column(String(64))
     state: Mapped[DeliveryState] = mapped_column(_state_column(DeliveryState))
     attempts: Mapped[int] = mapped_column(default=0)
@@ -159,6 +194,7 @@ class Delivery(Base):
     commitment_uid: Mapped[str | None] = mapped_column(String(64), unique=True)
 
     case: Mapped[Case] = relationship(back_populates="deliveries")
+    result: Mapped[Result] = relationship(lazy="selectin")
 
 
 class AuditEvent(Base):

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from appliance.audit.trail import TrailEntry
-from appliance.records.tables import Case, CaseState, Delivery, DeliveryState
+from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, ResultKind
 from appliance.settings import Settings
 
 _COLOURS = {
@@ -44,10 +44,12 @@ def what_now(case: Case, settings: Settings, now: datetime) -> str:
 
 
 def _delivery_words(delivery: Delivery) -> str:
+    what = "" if delivery.result.kind is ResultKind.RTSTRUCT else f"{delivery.result.kind.in_words} "
     if delivery.state is DeliveryState.PENDING and delivery.sentence:
-        return f"{delivery.destination}: {delivery.sentence}; next try {local(delivery.next_try_at)}"
+        there = f"{what}to {delivery.destination}" if what else delivery.destination
+        return f"{there}: {delivery.sentence}; next try {local(delivery.next_try_at)}"
     words = {DeliveryState.PENDING: "is being sent to", DeliveryState.ACCEPTED: "accepted by"}
-    return f"{words.get(delivery.state, f'{delivery.state} by')} {delivery.destination}"
+    return f"{what}{words.get(delivery.state, f'{delivery.state} by')} {delivery.destination}"
 
 
 def countdown_s(case: Case, settings: Settings, now: datetime) -> float:

@@ -4,7 +4,7 @@ tmp/                    being written; swept at start
 arrivals/               received and durable, not yet indexed: the queue is the folder
 instances/ab/abcd….dcm  indexed, under the digest of their content
 quarantine/             received, but not usable as an instance of any series
-results/                structure sets that were made
+results/                objects that were made
 notes/KIND/             small JSON messages from the listener, which needs no database to receive
 """
 
@@ -112,7 +112,7 @@ class Spool:
         arrival.path.unlink(missing_ok=True)
 
     def result(self, name: str) -> bytes | None:
-        """A structure set that was made before, if it was."""
+        """An object that was made before, if it was."""
         path = self.root / "results" / name
         return path.read_bytes() if path.is_file() else None
 

@@ -1,15 +1,22 @@
-"""Structure sets and test images, as judged by dicom3tools' dciodvfy: no error and no warning."""
+"""Structure sets and Segmentations, as judged by dicom3tools' dciodvfy: no error and no warning."""
 
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pytest
 
+from appliance.dicom.geometry import SeriesGeometry
 from appliance.dicom.planning_system import PlanningSystem
+from appliance.dicom.roi import InterpretedType, RoiCode, RoiMask, RoiTemplate
+from appliance.dicom.segmentation_object import SegmentedRoi, build_segmentation
 from tests.support.ct_files import all_slices, make_ct_series, read_series
-from tests.support.structure_sets import KEYHOLE, NESTED, sample_regions, structure_set_of
+from tests.support.segmentations import NOON, segmentation_of
+from tests.support.structure_sets import KEYHOLE, NESTED, PROVENANCE, sample_regions, structure_set_of
 
 VALIDATOR = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
 
@@ -26,10 +33,10 @@ KNOWN = (
 pytestmark = pytest.mark.skipif(VALIDATOR is None, reason="dciodvfy is not installed (package dicom3tools)")
 
 
-def findings(path: Path) -> list[str]:
+def findings(path: Path, kind: str = "RTStructureSet") -> list[str]:
     report = subprocess.run([VALIDATOR, path], capture_output=True, text=True, errors="replace", check=False)
     lines = (report.stdout + report.stderr).splitlines()
-    assert "RTStructureSet" in lines, "the validator did not take it for a structure set"
+    assert kind in lines, f"the validator did not take it for a {kind}"
     return [line for line in lines if line.startswith(("Error", "Warning")) and not any(map(line.__contains__, KNOWN))]
 
 
@@ -64,3 +71,39 @@ def test_a_structure_set_has_no_finding(tmp_path: Path, source: dict[str, object
     path = tmp_path / "set.dcm"
     path.write_bytes(structure_set_of(series, sample_regions((3, 12, 15)), form=form).content)
     assert findings(path) == []
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_a_segmentation_has_no_finding(tmp_path: Path, source: dict[str, object]) -> None:
+    series = read_series(make_ct_series(tmp_path, slices=3, rows=12, columns=15, **source))
+    path = tmp_path / "segmentation.dcm"
+    path.write_bytes(segmentation_of(series, sample_regions((3, 12, 15))).content)
+    assert findings(path, "Segmentation") == []
+
+
+def test_a_segmentation_of_structures_of_every_type_on_uneven_slices_has_no_finding(tmp_path: Path) -> None:
+    series = read_series(make_ct_series(tmp_path, slices=3, rows=12, columns=15))
+    flat = series.geometry
+    positions_mm = np.add(flat.positions_mm, [[0, 0, 0], [0, 0.2, 1], [0, 0.4, 3]])
+    tilted = SeriesGeometry(positions_mm, flat.row_direction, flat.column_direction, flat.pixel_spacing_mm, 12, 15)
+    fma = RoiCode(value="7205", scheme="FMA", meaning="Left kidney")
+    regions = [
+        SegmentedRoi(
+            RoiTemplate(
+                name=f"{kind}_{side}",
+                number=number,
+                colour=(10 * number, 0, 255),
+                interpreted_type=kind,
+                side=side,
+                fma=fma if kind == "CAVITY" else None,
+            ),
+            RoiMask.from_volume(kind, np.ones((3, 12, 15), np.bool_)),
+            "made from others" if side == "left" else "",
+        )
+        for number, (kind, side) in enumerate(
+            [(kind, side) for kind in get_args(InterpretedType) for side in ("left", "right")], start=1
+        )
+    ]
+    path = tmp_path / "segmentation.dcm"
+    path.write_bytes(build_segmentation(replace(series, geometry=tilted), regions, PROVENANCE, NOON).content)
+    assert findings(path, "Segmentation") == []

@@ -20,6 +20,7 @@ from tests.support.appliance_box import ApplianceBox
 from tests.support.arriving import arrive_all
 from tests.support.ct_files import make_ct_series, set_raw
 from tests.support.fake_pacs import FakePacs
+from tests.support.first_release import assert_nothing_was_lost, fill_first_release
 from tests.support.patients import make_patient
 from tests.support.real_parts import PostgreSql, redis_server, valkey_server
 from tests.support.rows import NOON, new_case
@@ -52,6 +53,17 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(pg_database: Databas
     with pg_database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_box_of_the_first_release_that_is_updated_has_lost_nothing(postgresql: PostgreSql) -> None:
+    database = Database(postgresql.new_database("first release"))
+    fill_first_release(database)
+    database.migrate()
+    assert_nothing_was_lost(database)
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+    database.engine.dispose()
 
 
 def test_of_many_takers_at_once_exactly_one_gets_the_case(pg_database: Database) -> None:

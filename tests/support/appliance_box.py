@@ -32,6 +32,8 @@ READY_WITHIN_S = 60.0
 CASE_WITHIN_S = 60.0
 SLOW = {**BONES, "name": "slow", "model": "slow", "match": {"body_part": ["ABDOMEN"]}}
 """For `make_slow_patient`: so many small tiles that a worker is caught in the middle of them."""
+BOTH = {**BONES, "name": "both", "outputs": ["rtstruct", "seg"], "match": {"body_part": ["HIP"]}}
+"""Gives a structure set and a Segmentation."""
 _QUICK: Mapping[str, Mapping[str, Any]] = {
     "appliance": {"data_dir": "../var", "models_dir": "../models"},
     "intake": {"series_quiet_s": 1.0, "incomplete_wait_s": 2.0, "free_space_reserve_mb": 1, "network_timeout_s": 5.0},
@@ -59,7 +61,7 @@ class ApplianceBox:
             folder / "configs",
             merged,
             peers={"pacs": pacs.peer(storage_commitment=True)},
-            protocols={"bones": BONES, "slow": SLOW},
+            protocols={"bones": BONES, "slow": SLOW, "both": BOTH},
         )
         self.settings: Settings = load_settings(folder / "configs")
         intake = self.settings.intake

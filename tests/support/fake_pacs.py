@@ -15,7 +15,7 @@ from typing import Any, Self
 from pydicom import Dataset, dcmread
 from pydicom.filebase import DicomBytesIO
 from pydicom.sequence import Sequence
-from pydicom.uid import RTStructureSetStorage
+from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance, Verification
 from pynetdicom.transport import ThreadedAssociationServer
@@ -95,6 +95,7 @@ class FakePacs:
         self.appliance = appliance  #: AE title and port to report to
         self.known_callers: list[str] = []  #: nobody else may associate; everybody may when empty
         self.takes_structure_sets = True
+        self.takes_segmentations = True
         self.script: deque[Answer] = deque()
         self.received: list[str] = []  #: SOP Instance UIDs in order, kept or not
         self.stored: dict[str, bytes] = {}
@@ -128,6 +129,8 @@ class FakePacs:
         ae.add_supported_context(Verification)
         if self.takes_structure_sets:
             ae.add_supported_context(RTStructureSetStorage)
+        if self.takes_segmentations:
+            ae.add_supported_context(SegmentationStorage)
         if self.commitment is not Commitment.ABSENT:
             ae.add_supported_context(StorageCommitmentPushModel)
         handlers = [

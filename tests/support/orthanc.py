@@ -69,8 +69,12 @@ class Orthanc:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}{path}", timeout=10) as answer:
             return bytes(answer.read())
 
+    def objects(self, modality: str) -> list[bytes]:
+        """Every object of a modality that it holds, as files."""
+        series = [self.get(f"/series/{one}") for one in self.get("/series")]
+        wanted = [one for one in series if one["MainDicomTags"]["Modality"] == modality]
+        return [self.get_file(f"/instances/{instance}/file") for one in wanted for instance in one["Instances"]]
+
     def structure_sets(self) -> list[bytes]:
         """Every RT Structure Set that it holds, as files."""
-        series = [self.get(f"/series/{one}") for one in self.get("/series")]
-        of_contours = [one for one in series if one["MainDicomTags"]["Modality"] == "RTSTRUCT"]
-        return [self.get_file(f"/instances/{instance}/file") for one in of_contours for instance in one["Instances"]]
+        return self.objects("RTSTRUCT")

@@ -1,10 +1,11 @@
 """Rows as they would stand in the database at some moment of a case's life."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from appliance.records import Database, Transaction
-from appliance.records.tables import Case, CaseState, Delivery, DeliveryState
+from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, Result, ResultKind
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -29,16 +30,43 @@ def add_case(tx: Transaction, state: CaseState, **fields: Any) -> Case:
     return case
 
 
-def new_case(database: Database, state: CaseState, **fields: Any) -> int:
-    """The number of a case in `state`, committed."""
+def add_result(tx: Transaction, case: Case, sop_instance_uid: str, kind: ResultKind = ResultKind.RTSTRUCT) -> Result:
+    """A result of the case, whose file is called by its UID."""
+    result = Result(kind=kind, sop_instance_uid=sop_instance_uid, digest="0" * 64, file=f"{sop_instance_uid}.dcm")
+    case.results.append(result)
+    tx.flush()
+    return result
+
+
+def new_case(database: Database, state: CaseState, results: Mapping[ResultKind, str] = {}, **fields: Any) -> int:
+    """The number of a case in `state` with results of these UIDs, committed."""
     with database.transaction() as tx:
-        return add_case(tx, state, **fields).id
+        case = add_case(tx, state, **fields)
+        for kind, sop_instance_uid in results.items():
+            add_result(tx, case, sop_instance_uid, kind)
+        return case.id
 
 
-def new_delivery(database: Database, case_id: int, destination: str = "pacs", **fields: Any) -> int:
-    """The number of a delivery that is due at noon, committed."""
+def new_result(database: Database, case_id: int, sop_instance_uid: str) -> None:
+    """A structure set of a case that is there already, committed."""
+    with database.transaction() as tx:
+        add_result(tx, tx.get_one(Case, case_id), sop_instance_uid)
+
+
+def new_delivery(
+    database: Database,
+    case_id: int,
+    destination: str = "pacs",
+    kind: ResultKind = ResultKind.RTSTRUCT,
+    **fields: Any,
+) -> int:
+    """The number of a delivery of a result of the case that is due at noon, committed."""
     row: dict[str, Any] = {"state": DeliveryState.PENDING, "next_try_at": NOON, "attempts": 0}
     with database.transaction() as tx:
+        case = tx.get_one(Case, case_id)
+        result = case.result(kind)
+        assert result is not None
+        row["result_id"] = result.id
         delivery = Delivery(case_id=case_id, destination=destination, **{**row, **fields})
         tx.add(delivery)
         tx.flush()

@@ -15,6 +15,7 @@ SOURCES = sorted([*(ROOT / "appliance").rglob("*.py"), *(ROOT / "models").rglob(
 MAY_CATCH_ANYTHING = {"appliance/casework/tasks.py"}
 """The boundaries where whatever happens to one case must not reach the next."""
 NOBODY_KNOWS_WHAT_IS_IN = {"utils", "util", "helper", "helpers", "common", "misc", "manager", "processor", "handler"}
+_WITH_HIGHDICOM = ("segment_elements", "segmentation_object", "segmentation_check")
 
 
 def _trees() -> Iterator[tuple[str, ast.Module]]:
@@ -81,6 +82,22 @@ def test_rooms_are_named_for_what_is_in_them() -> None:
 def test_every_reason_is_given_somewhere(reason: Reason) -> None:
     users = [path for path in SOURCES if path.name != "errors.py" and f"Reason.{reason.name}" in path.read_text()]
     assert users, f"{reason} is in the list of reasons, but nothing is ever refused for it"
+
+
+def test_what_loads_highdicom_is_itself_loaded_only_where_a_segmentation_is_written() -> None:
+    rooms = {f"appliance.dicom.{name}" for name in _WITH_HIGHDICOM}
+    loading = {name for name, tree in _trees() if {"highdicom", *rooms} & {*_packages_loaded_with(tree)}}
+    assert loading <= {f"{room.replace('.', '/')}.py" for room in rooms}
+    assert "appliance/dicom/segment_elements.py" in loading
+
+
+def _packages_loaded_with(tree: ast.Module) -> Iterator[str]:
+    """What a module imports as it is loaded itself, and not only once a function of it runs: modules and packages."""
+    for node in tree.body:
+        modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for module in modules:
+            yield from (module, module.partition(".")[0])
 
 
 def test_onnx_runtime_is_told_to_report_nothing_before_anything_can_load_it() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import RTStructureSetStorage
+from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     CTImageStorage,
@@ -37,6 +37,7 @@ class SmallPacs:
         ae = AE(ae_title=self._me.ae_title)
         ae.add_supported_context(Verification)
         ae.add_supported_context(RTStructureSetStorage)
+        ae.add_supported_context(SegmentationStorage)
         ae.add_supported_context(CTImageStorage)
         ae.add_supported_context(StorageCommitmentPushModel)
         handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._commit)]

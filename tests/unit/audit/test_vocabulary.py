@@ -68,6 +68,8 @@ def _field_names(function: ast.FunctionDef) -> set[str]:
             names |= {key.value for key in node.keys if isinstance(key, ast.Constant)}
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fields":
             names |= {"seconds", "cpu_s"}  # clock.Effort
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_what_and_where":
+            names |= {"object", "destination"}  # delivery/outbox.py
     return names
 
 

@@ -101,9 +101,9 @@ def test_a_worker_that_lost_its_case_cannot_write(database: Database) -> None:
     with pytest.raises(LeaseLost):
         lease.progress("load", 1, 1)
     with pytest.raises(LeaseLost), lease.held() as (_, case, _):
-        case.result_file = "stale.dcm"
+        case.model = "stale"
     case = read_case(database, lease.case_id)
-    assert (case.state, case.result_file, case.progress) == (CaseState.QUEUED, None, {})
+    assert (case.state, case.model, case.progress) == (CaseState.QUEUED, None, {})
 
 
 def test_a_worker_cannot_write_into_what_another_has_taken_over(database: Database) -> None:
@@ -111,17 +111,17 @@ def test_a_worker_cannot_write_into_what_another_has_taken_over(database: Databa
     _lose(database, slow.case_id)
     assert _lease(database, slow.case_id, "quick").take()
     with pytest.raises(LeaseLost), slow.held() as (_, case, _):
-        case.result_file = "stale.dcm"
+        case.model = "stale"
     case = read_case(database, slow.case_id)
-    assert (case.lease_owner, case.result_file, case.attempts) == ("quick", None, 2)
+    assert (case.lease_owner, case.model, case.attempts) == ("quick", None, 2)
 
 
 def test_an_error_while_holding_the_case_undoes_what_was_written(database: Database) -> None:
     lease = _taken(database)
     with pytest.raises(RuntimeError), lease.held() as (_, case, _):
-        case.result_file = "half.dcm"
+        case.model = "half"
         raise RuntimeError
-    assert read_case(database, lease.case_id).result_file is None
+    assert read_case(database, lease.case_id).model is None
 
 
 def test_a_worker_that_is_asked_to_stop_hears_of_it_at_the_next_step(database: Database) -> None:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from appliance.casework.tasks import attend, doorbell, ring
 from appliance.dicom.structure_check import read_structure_set
 from appliance.intake.assembler import Assembler
 from appliance.records import Database, queries
-from appliance.records.tables import Case, CaseState, Delivery, DeliveryState
+from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, Result, ResultKind
 from appliance.settings import Settings
 from appliance.spool import Spool
 from tests.support.arriving import arrive_all
@@ -45,6 +46,20 @@ class Site:
     def deliveries(self) -> list[Delivery]:
         with self.bench.database.reading() as tx:
             return list(queries.deliveries_of(tx, self.case))
+
+    def forget_results(self) -> None:
+        """As if nothing had been handed over."""
+        with self.bench.database.transaction() as tx:
+            tx.query(Delivery).delete()
+            tx.query(Result).delete()
+
+    def content(self, kind: ResultKind) -> bytes:
+        """The result of this kind as it lies on the disk."""
+        result = self.case.result(kind)
+        assert result is not None
+        content = self.bench.spool.result(result.file)
+        assert content is not None
+        return content
 
     def events(self) -> list[str]:
         with self.bench.database.reading() as tx:
@@ -97,10 +112,57 @@ def test_a_queued_case_becomes_a_durable_structure_set_in_the_outbox(build: Buil
     ]
     case = site.case
     assert (case.state, case.progress, case.lease_owner) == (CaseState.SENDING, {}, None)
-    content = site.bench.spool.result(case.result_file or "")
-    assert content is not None
+    content = site.content(ResultKind.RTSTRUCT)
     assert list(read_structure_set(content)) == ["External", "Bone_Pelvic"]
     assert [(each.destination, each.state) for each in site.deliveries] == [("pacs", DeliveryState.PENDING)]
+
+
+def test_a_protocol_that_asks_for_it_gets_a_segmentation_of_the_same_voxels_beside_the_structure_set(
+    build: Build,
+) -> None:
+    site = build({"outputs": ["rtstruct", "seg"]})
+    site.attend()
+    assert site.events()[-3:] == ["contours_traced", "segmentation_written", "structure_set_written"]
+    segmentation = dcmread(BytesIO(site.content(ResultKind.SEG)))
+    regions = read_structure_set(site.content(ResultKind.RTSTRUCT))
+    assert [item.SegmentLabel for item in segmentation.SegmentSequence] == list(regions) == ["External", "Bone_Pelvic"]
+    assert segmentation.NumberOfFrames == sum(
+        len({contour.slice_index for contour in roi.contours}) for roi in regions.values()
+    )
+    assert [(each.kind, each.digest, each.sop_instance_uid) for each in site.case.results] == [
+        (kind, hashlib.sha256(site.content(kind)).hexdigest(), dcmread(BytesIO(site.content(kind))).SOPInstanceUID)
+        for kind in ResultKind
+    ]
+    assert [(each.destination, each.result.kind) for each in site.deliveries] == [
+        ("pacs", ResultKind.RTSTRUCT),
+        ("pacs", ResultKind.SEG),
+    ]
+
+
+def test_a_segmentation_that_was_made_before_is_taken_again(build: Build) -> None:
+    site = build({"outputs": ["rtstruct", "seg"]})
+    site.attend()
+    path = site.bench.spool.root / "results" / f"{site.case.results[1].sop_instance_uid}.dcm"
+    earlier = dcmread(path)
+    earlier.ContentTime = "010101"
+    earlier.save_as(path)
+    content = path.read_bytes()
+    site.forget_results()
+    site.change(state=CaseState.QUEUED)
+    site.attend(worker="worker-2")
+    assert site.content(ResultKind.SEG) == content
+    assert site.case.results[1].digest == hashlib.sha256(content).hexdigest()
+
+
+def test_a_protocol_that_asks_for_no_segmentation_any_more_has_none_delivered(build: Build) -> None:
+    site = build({"outputs": ["rtstruct", "seg"]})
+    site.attend()
+    settings = site.bench.settings
+    alone = settings.protocols["bones"].model_copy(update={"outputs": ("rtstruct",)})
+    site.change(state=CaseState.QUEUED)
+    site.attend(settings=settings.model_copy(update={"protocols": {"bones": alone}}))
+    assert [each.kind for each in site.case.results] == [ResultKind.RTSTRUCT]
+    assert [each.result.kind for each in site.deliveries] == [ResultKind.RTSTRUCT]
 
 
 def test_the_doorbell_may_ring_twice(build: Build) -> None:
@@ -116,13 +178,14 @@ def test_a_worker_that_died_before_it_could_hand_over_leaves_the_same_result_to_
     site = build()
     site.attend()
     first = site.case
-    content = _made_at_another_time(site, first.result_file or "")
-    site.change(state=CaseState.QUEUED, result_file=None, result_sop_instance_uid=None, result_digest=None)
+    content = _made_at_another_time(site, f"{first.result_sop_instance_uid}.dcm")
+    site.forget_results()
+    site.change(state=CaseState.QUEUED)
     site.attend(worker="worker-2")
     second = site.case
     assert second.result_sop_instance_uid == first.result_sop_instance_uid
-    assert second.result_digest == hashlib.sha256(content).hexdigest()
-    assert site.bench.spool.result(second.result_file or "") == content
+    assert [each.digest for each in second.results] == [hashlib.sha256(content).hexdigest()]
+    assert site.content(ResultKind.RTSTRUCT) == content
     assert len(site.deliveries) == 1
 
 

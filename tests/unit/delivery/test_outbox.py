@@ -12,7 +12,7 @@ from appliance.audit.trail import trail_of
 from appliance.delivery.outbox import Outbox
 from appliance.intake.listener import Listener
 from appliance.records import Database
-from appliance.records.tables import Case, CaseState, Delivery, DeliveryState
+from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, ResultKind
 from appliance.spool import Spool
 from tests.support.config_folder import make_settings
 from tests.support.fake_pacs import Answer, Commitment, FakePacs, abort, forget, hang, status, store
@@ -58,8 +58,8 @@ Build = Callable[..., Bench]
 
 
 def _finished_case(database: Database, spool: Spool, uid: str = RESULT, **fields: Any) -> int:
-    name = spool.keep_result(f"{uid}.dcm", small_structure_set(uid)).name
-    return new_case(database, CaseState.SENDING, result_sop_instance_uid=uid, result_file=name, **fields)
+    spool.keep_result(f"{uid}.dcm", small_structure_set(uid))
+    return new_case(database, CaseState.SENDING, {ResultKind.RTSTRUCT: uid}, **fields)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from appliance.spool import Spool
 from tests.support.arriving import arrive, arrive_all
 from tests.support.config_folder import BONES, make_settings
 from tests.support.ct_files import all_slices, make_ct_series, only_slice, sample_hu
-from tests.support.rows import NOON, new_delivery
+from tests.support.rows import NOON, new_delivery, new_result
 
 QUIET_S, WAIT_S = 30.0, 600.0
 
@@ -198,8 +198,9 @@ def test_a_delivered_series_that_comes_again_is_answered_with_the_same_result(
     paths = ct()
     arrive_all(bench.spool, paths)
     bench.sweep_at(0)
+    new_result(bench.database, 1, "2.25.42")
     new_delivery(bench.database, 1, state=DeliveryState.ACCEPTED, attempts=2)
-    bench.finish(state, result_sop_instance_uid="2.25.42")
+    bench.finish(state)
     arrive_all(bench.spool, paths)
     bench.sweep_at(100)
     bench.sweep_at(100 + QUIET_S - 0.001)
@@ -277,6 +278,7 @@ def test_a_delivered_series_that_comes_again_with_one_slice_more_is_not_answered
     paths = ct()
     arrive_all(bench.spool, paths[:5])
     bench.sweep_at(0)
+    new_result(bench.database, 1, "2.25.42")
     new_delivery(bench.database, 1, state=DeliveryState.ACCEPTED)
     bench.finish(CaseState.DELIVERED)
     arrive_all(bench.spool, paths)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.records.tables import Case, CaseState, Delivery, DeliveryState
+from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, Result, ResultKind
 from appliance.running.showing import case_line, what_now
 from tests.support.config_folder import make_settings
 from tests.support.rows import NOON
@@ -48,9 +48,34 @@ def test_a_case_says_what_it_waits_for_or_why_it_ended(tmp_path: Path, case: Cas
 def test_a_result_on_its_way_says_how_far_it_is(
     tmp_path: Path, state: DeliveryState, sentence: str | None, words: str
 ) -> None:
-    delivery = Delivery(destination="pacs", state=state, sentence=sentence, next_try_at=NOON)
+    result = Result(kind=ResultKind.RTSTRUCT)
+    delivery = Delivery(result=result, destination="pacs", state=state, sentence=sentence, next_try_at=NOON)
     case = _case(CaseState.SENDING, deliveries=[delivery])
     assert what_now(case, make_settings(tmp_path), NOON).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence", "words"),
+    [
+        (DeliveryState.PENDING, None, "segmentation is being sent to pacs"),
+        (DeliveryState.PENDING, "nobody answers", "segmentation to pacs: nobody answers; next try "),
+        (DeliveryState.ACCEPTED, None, "segmentation accepted by pacs"),
+        (DeliveryState.REFUSED, None, "segmentation refused by pacs"),
+    ],
+)
+def test_a_segmentation_on_its_way_is_told_apart_from_the_structure_set(
+    tmp_path: Path, state: DeliveryState, sentence: str | None, words: str
+) -> None:
+    results = [
+        (ResultKind.RTSTRUCT, DeliveryState.COMMITTED, None),
+        (ResultKind.SEG, state, sentence),
+    ]
+    deliveries = [
+        Delivery(result=Result(kind=kind), destination="pacs", state=one, sentence=said, next_try_at=NOON)
+        for kind, one, said in results
+    ]
+    told = what_now(_case(CaseState.SENDING, deliveries=deliveries), make_settings(tmp_path), NOON)
+    assert told.startswith(f"committed by pacs; {words}")
 
 
 def test_a_line_of_the_list_names_patient_series_slices_and_revision(tmp_path: Path) -> None:
