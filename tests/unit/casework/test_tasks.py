@@ -154,6 +154,20 @@ def test_a_segmentation_that_was_made_before_is_taken_again(build: Build) -> Non
     assert site.case.results[1].digest == hashlib.sha256(content).hexdigest()
 
 
+def test_a_segmentation_that_was_damaged_on_the_disk_does_not_leave(build: Build) -> None:
+    site = build({"outputs": ["rtstruct", "seg"]})
+    site.attend()
+    path = site.bench.spool.root / "results" / f"{site.case.results[1].sop_instance_uid}.dcm"
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    site.forget_results()
+    site.change(state=CaseState.QUEUED)
+    site.attend(worker="worker-2")
+    assert (site.case.state, site.case.reason) == (CaseState.REFUSED, "result_invalid")
+    assert site.deliveries == []
+
+
 def test_a_protocol_that_asks_for_no_segmentation_any_more_has_none_delivered(build: Build) -> None:
     site = build({"outputs": ["rtstruct", "seg"]})
     site.attend()
