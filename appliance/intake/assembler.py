@@ -11,8 +11,8 @@ from typing import Any
 from appliance.audit import trail
 from appliance.casework.case import Move, move
 from appliance.casework.protocols import choose_protocol
-from appliance.dicom.ct_series import CtSeries, assemble_series
-from appliance.dicom.ct_slice import parse_slice
+from appliance.dicom.ct_series import assemble_series
+from appliance.dicom.ct_slice import CtSlice, parse_slice
 from appliance.dicom.identity import read_identity
 from appliance.errors import Reason, Refused, SeriesRefused, SliceRefused
 from appliance.intake.arrivals import ACTOR, index_arrivals, open_case
@@ -91,9 +91,10 @@ class Assembler:
                 self._refuse_or_wait(tx, case, SliceRefused(Reason.UNREADABLE, sentence), now)
 
     def _complete(self, tx: Transaction, case: Case, instances: list[Instance], now: datetime) -> None:
+        slices = self._slices(instances)
         first = read_identity(self._spool.instance_path(instances[0].digest))
         protocol = choose_protocol(first, self._settings.protocols.values())
-        series = self._series(instances, uneven_gaps=protocol.uneven_gaps)
+        series = assemble_series(slices, uneven_gaps=protocol.uneven_gaps)
         quiet_s = (now - case.last_arrival_at).total_seconds()
         extent_mm = float(series.geometry.gaps_mm.sum())
         move(
@@ -110,15 +111,14 @@ class Assembler:
         fields = {"protocol": protocol.name, "model": protocol.model}
         trail.record(tx, "protocol_chosen", at=now, actor=ACTOR, case_id=case.id, **fields)
 
-    def _series(self, instances: list[Instance], *, uneven_gaps: bool) -> CtSeries:
+    def _slices(self, instances: list[Instance]) -> list[CtSlice]:
         if any(instance.state is InstanceState.CONFLICT for instance in instances):
             raise SeriesRefused(
                 Reason.INSTANCE_CONFLICT,
                 "a SOP Instance UID came with two different contents; find out at the sender which is right "
                 "and send it as a new series",
             )
-        slices = [parse_slice(self._spool.instance_path(instance.digest)) for instance in instances]
-        return assemble_series(slices, uneven_gaps=uneven_gaps)
+        return [parse_slice(self._spool.instance_path(instance.digest)) for instance in instances]
 
     def _refuse_or_wait(self, tx: Transaction, case: Case, refused: Refused, now: datetime) -> None:
         if refused.reason in _MAY_STILL_COME and case.state is CaseState.RECEIVING:
