@@ -13,7 +13,8 @@ from rich.table import Table
 
 from appliance import __version__
 from appliance.clock import now_utc
-from appliance.errors import ApplianceError
+from appliance.dicom.roi import RoiTemplate
+from appliance.errors import ApplianceError, SettingsError
 from appliance.records.tables import Case
 from appliance.running import showing
 from appliance.settings import Settings, load_settings
@@ -110,6 +111,35 @@ def doctor(ctx: click.Context) -> None:
     if wrong:
         raise click.ClickException(f"{wrong} of the checks found something wrong")
     console.print("All is well.")
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path))
+@click.option("--ct", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder with its CT series.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report for programs.")
+@click.pass_context
+def check(ctx: click.Context, file: Path, ct: Path | None, *, as_json: bool) -> None:
+    """Examine the structure set FILE, whoever wrote it; exits with 1 if it finds an error."""
+    from appliance.running import checking
+
+    report = checking.check_file(file, ct, _known_structures(ctx))
+    if as_json:
+        click.echo(checking.as_json(report))
+    else:
+        console.print(checking.structures_table(report) if report.structures else "No structures.")
+        for finding in report.findings:
+            console.print(checking.finding_line(finding), soft_wrap=True)
+        console.print(f"{file.name}: {report.summary}", soft_wrap=True, markup=False)
+    ctx.exit(1 if report.has_errors else 0)
+
+
+def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
+    """The structures of rois.toml; none where this is no installation, as a file can be checked anywhere."""
+    try:
+        return _settings(ctx).rois
+    except SettingsError as problem:
+        click.echo(f"Names are not compared with rois.toml: {problem}", err=True)
+        return {}
 
 
 @main.group()

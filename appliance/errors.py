@@ -6,7 +6,8 @@
         ├── SliceRefused     one CT instance
         ├── SeriesRefused    a whole CT series
         ├── ModelRefused     a model package
-        └── ResultRefused    a structure set that may not leave
+        ├── ResultRefused    a structure set of our own that may not leave
+        └── StructureSetRefused  a structure set, whoever wrote it, that cannot be read with certainty
 
 A refusal carries a `Reason`, whose value never changes once released (dashboards and hospitals count them),
 and one sentence that says what is wrong and what to do about it.
@@ -45,6 +46,9 @@ class Reason(StrEnum):
     INPUT_OUTSIDE_MODEL_LIMITS = "input_outside_model_limits"  #: the scan is outside what the model was made for
     NOTHING_FOUND = "nothing_found"  #: the model found none of the protocol's structures
     RESULT_INVALID = "result_invalid"  #: the structure set failed its own check before leaving
+    STRUCTURE_SET_UNREADABLE = "structure_set_unreadable"  #: not an RT Structure Set that can be parsed
+    STRUCTURE_SET_MISMATCH = "structure_set_mismatch"  #: a structure set of other images than those at hand
+    STRUCTURE_SET_UNCLEAR = "structure_set_unclear"  #: a structure set that contradicts itself or leaves a place open
     WORKER_LOST = "worker_lost"  #: the worker died or failed on this case too often
     DESTINATION_REFUSES = "destination_refuses"  #: the destination answered that it will never take the object
 
@@ -88,3 +92,7 @@ class ModelRefused(Refused):
 
 class ResultRefused(Refused):
     """A structure set may not leave the appliance."""
+
+
+class StructureSetRefused(Refused):
+    """A structure set cannot be read, or not with certainty about which voxels it means."""

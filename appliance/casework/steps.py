@@ -192,7 +192,8 @@ def _write(
     earlier = bench.spool.result(_result_file(structure_set))
     if earlier is not None:
         structure_set = replace(structure_set, content=earlier)
-    check_structure_set(structure_set.content, series, [region.mask for region in draft.regions])
+    masks = [region.mask for region in draft.regions]
+    check_structure_set(structure_set.content, series, masks, planning_system=form)
     return structure_set
 
 

@@ -1,4 +1,4 @@
-"""Masks become contours, and contours masks again.
+"""Masks become contours; `rasterising.py` makes masks of contours again.
 
 Contours run halfway between the centres of voxels inside and outside (marching squares on a mask), so no structure
 shrinks, and no voxel centre lies on a contour: filling the contours by the even-odd rule gives the mask back, voxel
@@ -8,7 +8,6 @@ for voxel. Each contour lies in the plane of its own slice, by that slice's own 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from appliance.dicom.contour_shaping import (
     MAX_SIMPLIFYING,
@@ -114,44 +113,3 @@ def _shaped(loops: Loops, drawing: Drawing, pixel_mm: float, *, halfway: bool) -
         simplifying = min(2 * simplifying + STRAIGHT, most)
         loops = simplify(loops, simplifying)
     return loops
-
-
-def rasterise(roi: RoiContours, geometry: SeriesGeometry) -> RoiMask:
-    """Return the voxels whose centres lie inside an odd number of contours of their slice (the even-odd rule).
-
-    What lies outside the grid is left out.
-    """
-    cuts = _row_cuts(roi, geometry)
-    if not cuts.size:
-        return RoiMask.from_volume(roi.name, np.zeros((0, 0, 0), dtype=np.bool_))
-    corner = cuts.min(axis=1)
-    cuts -= corner[:, np.newaxis]
-    # every cut turns outside into inside, or back, for all voxels of its row from there on
-    turns = np.zeros(cuts.max(axis=1) + 1, dtype=np.uint8)
-    np.add.at(turns, tuple(cuts), 1)
-    inside = (np.add.accumulate(turns, axis=2, dtype=np.uint8) & 1).astype(np.bool_)
-    within_grid = inside[:, :, : geometry.columns - corner[2]]
-    return RoiMask.from_volume(roi.name, within_grid).moved(corner.tolist())
-
-
-def _row_cuts(roi: RoiContours, geometry: SeriesGeometry) -> NDArray[np.intp]:
-    """Cut all edges with the centre lines of the rows of voxels.
-
-    Returns the slice, the row, and the first column whose centre is not left of the cut, shape (3, N). An edge holds
-    its upper end and not its lower one, so that a corner counts once.
-    """
-    if not roi.contours:
-        return np.zeros((3, 0), dtype=np.intp)
-    corners = [geometry.plane(one.slice_index).to_pixels(one.points_mm) for one in roi.contours]
-    starts = np.concatenate(corners)
-    ends = np.concatenate([np.roll(points, -1, axis=0) for points in corners])
-    slices = np.repeat([one.slice_index for one in roi.contours], [len(points) for points in corners])
-    low, high = np.sort([starts[:, 1], ends[:, 1]], axis=0)
-    first_rows = np.ceil(low).clip(0, geometry.rows).astype(np.intp)
-    counts = np.ceil(high).clip(0, geometry.rows).astype(np.intp) - first_rows
-    edges = np.repeat(np.arange(len(starts)), counts)
-    before = np.repeat(np.cumsum(counts) - counts, counts)
-    rows = np.arange(len(edges)) - before + first_rows[edges]
-    (column, row), (next_column, next_row) = starts[edges].T, ends[edges].T
-    crossings = column + (rows - row) * (next_column - column) / (next_row - row)
-    return np.stack([slices[edges], rows, np.ceil(crossings).clip(0, geometry.columns).astype(np.intp)])

@@ -42,7 +42,8 @@ PARSE_ERRORS = (
 PIXEL_DATA = 0x7FE00010
 _FIRST_PIXEL_ELEMENT = 0x7FE00008  # float pixel data; the offset tables before it are ordinary elements
 _MAX_DECIMAL_BYTES = 64  # PS3.5 allows 16; archives hold longer ones, written by careless anonymisers
-_DECIMAL = re.compile(rb" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
+DECIMAL = re.compile(rb" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
+"""A decimal string (PS3.5 §6.2)."""
 _INTEGER = re.compile(rb" *[+-]?[0-9]{1,12} *")
 
 
@@ -145,21 +146,23 @@ class Header:
 
     def text(self, keyword: str) -> str:
         """Return an optional text in its declared character set; bytes outside the set are replaced."""
-        return self._decode(self.raw(keyword))
+        return decode_text(self.raw(keyword), self.raw("SpecificCharacterSet"))
 
     def meta_text(self, keyword: str) -> str:
         """Return an optional text of the file meta information."""
         return self.meta.get(_tag(keyword), b"").strip(b" \0").decode("ascii", errors="replace")
 
-    def _decode(self, value: bytes) -> str:
-        if value.isascii() and b"\x1b" not in value:
-            return value.decode("ascii")
-        declared = [part.strip().decode("latin-1") for part in self.raw("SpecificCharacterSet").split(b"\\")]
-        with warnings.catch_warnings(action="ignore"):
-            try:
-                return decode_bytes(value, convert_encodings(declared), {*"\\^=\r\n\t\f"})
-            except PARSE_ERRORS:
-                return value.decode("latin-1")
+
+def decode_text(value: bytes, character_set: bytes) -> str:
+    """Decode a text in the Specific Character Set that its file declares; bytes outside the set are replaced."""
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode("ascii")
+    declared = [part.strip().decode("latin-1") for part in character_set.split(b"\\")]
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            return decode_bytes(value, convert_encodings(declared), {*"\\^=\r\n\t\f"})
+        except PARSE_ERRORS:
+            return value.decode("latin-1")
 
 
 def describe(keyword: str) -> str:
@@ -224,7 +227,7 @@ def _find_pixels(stream: BytesIO, *, implicit: bool, little: bool) -> tuple[int 
 
 
 def _decimal(keyword: str, text: bytes) -> float:
-    if len(text) <= _MAX_DECIMAL_BYTES and _DECIMAL.fullmatch(text):
+    if len(text) <= _MAX_DECIMAL_BYTES and DECIMAL.fullmatch(text):
         value = float(text)
         if isfinite(value):
             return value

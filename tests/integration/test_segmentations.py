@@ -9,7 +9,7 @@ from highdicom.seg import segread
 from pydicom import dcmread
 
 from appliance.clock import now_utc
-from appliance.dicom.structure_check import read_structure_set
+from appliance.dicom.structure_file import read_structure_file
 from appliance.records.tables import Case, CaseState, DeliveryState, ResultKind
 from appliance.running.showing import what_now
 from tests.support.appliance_box import ApplianceBox
@@ -103,8 +103,8 @@ def test_orthanc_keeps_both_and_commits_to_both(
         case = box.wait_for_case(paths[0], CaseState.COMMITTED)
     assert _states(case) == [DeliveryState.COMMITTED] * 2
     (structure_set,), (segmentation,) = server.objects("RTSTRUCT"), server.objects("SEG")
-    regions = read_structure_set(structure_set)
+    regions = [roi.name for roi in read_structure_file(structure_set).rois]
     kept = segread(BytesIO(segmentation))
     assert [dcmread(BytesIO(one)).SOPInstanceUID for one in (structure_set, segmentation)] == _uids(case)
-    assert [kept.get_segment_description(number).segment_label for number in kept.segment_numbers] == list(regions)
+    assert [kept.get_segment_description(number).segment_label for number in kept.segment_numbers] == regions
     assert {uid for _, _, uid in kept.get_source_image_uids()} == {dcmread(path).SOPInstanceUID for path in paths}

@@ -135,6 +135,26 @@ def fill_structure_set(structure_set: Dataset, images: Iterable[Path]) -> dict[s
     }
 
 
+def fill_by_number(structure_set: Dataset, images: Iterable[Path]) -> dict[int, Mask]:
+    """Return the voxels of each ROI Number that has an item among the contours, as `fill_structure_set` does.
+
+    Contours of other types than closed ones bound no volume. A contour must hold as many points as it says.
+    """
+    planes = [read_plane(path) for path in images]
+    place = {plane.uid: index for index, plane in enumerate(planes)}
+    filled = {}
+    for item in structure_set.ROIContourSequence:
+        voxels = np.zeros((len(planes), planes[0].rows, planes[0].columns), dtype=np.bool_)
+        for contour in item.get("ContourSequence", ()):
+            if contour.ContourGeometricType in {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}:
+                read = _read_contour(contour)
+                assert len(read.points_mm) == contour.get("NumberOfContourPoints", len(read.points_mm))
+                on = place[str(read.image_uid)]
+                voxels[on] ^= fill_plane([read.points_mm], planes[on])
+        filled[int(item.ReferencedROINumber)] = voxels
+    return filled
+
+
 def distance_from_plane_mm(points_mm: Points, image: Dataset) -> float:
     """Return how far the farthest point lies off the plane of an image."""
     return float(read_plane(image).off_plane_mm(points_mm).max())

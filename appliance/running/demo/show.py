@@ -13,11 +13,12 @@ from appliance.audit.trail import trail_of
 from appliance.casework.case import FINAL
 from appliance.clock import monotonic_s, now_utc
 from appliance.delivery.store_scu import send_files
-from appliance.dicom.contours import RoiContours, rasterise
+from appliance.dicom.contours import RoiContours
 from appliance.dicom.ct_series import CtSeries, assemble_series
 from appliance.dicom.ct_slice import parse_slice
 from appliance.dicom.ct_volume import load_volume
-from appliance.dicom.structure_check import read_structure_set
+from appliance.dicom.rasterising import rasterise
+from appliance.dicom.structure_reader import read_contours
 from appliance.errors import ApplianceError
 from appliance.phantoms import Phantom, make_phantom
 from appliance.phantoms.ct_files import write_ct_series
@@ -106,7 +107,7 @@ def _has_ended(case: Case) -> bool:
 def _show_result(box: DemoBox, case: Case, paths: list[Path], phantom: Phantom | None, console: Console) -> None:
     for file in box.pacs.structure_sets():
         series = assemble_series([parse_slice(path) for path in paths])
-        rois = read_structure_set(file)
+        rois = read_contours(file, series)
         console.print(_table(rois, series, phantom))
         picture = box.folder / "contours.png"
         title = f"Automatic draft, unapproved: {case.description}"

@@ -15,7 +15,7 @@ from appliance.audit.trail import trail_of
 from appliance.casework.case import MoveNotAllowed, retry
 from appliance.casework.steps import Workbench
 from appliance.casework.tasks import attend, doorbell, ring
-from appliance.dicom.structure_check import read_structure_set
+from appliance.dicom.structure_file import read_structure_file
 from appliance.intake.assembler import Assembler
 from appliance.records import Database, queries
 from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, Result, ResultKind
@@ -113,7 +113,7 @@ def test_a_queued_case_becomes_a_durable_structure_set_in_the_outbox(build: Buil
     case = site.case
     assert (case.state, case.progress, case.lease_owner) == (CaseState.SENDING, {}, None)
     content = site.content(ResultKind.RTSTRUCT)
-    assert list(read_structure_set(content)) == ["External", "Bone_Pelvic"]
+    assert [roi.name for roi in read_structure_file(content).rois] == ["External", "Bone_Pelvic"]
     assert [(each.destination, each.state) for each in site.deliveries] == [("pacs", DeliveryState.PENDING)]
 
 
@@ -124,10 +124,11 @@ def test_a_protocol_that_asks_for_it_gets_a_segmentation_of_the_same_voxels_besi
     site.attend()
     assert site.events()[-3:] == ["contours_traced", "segmentation_written", "structure_set_written"]
     segmentation = dcmread(BytesIO(site.content(ResultKind.SEG)))
-    regions = read_structure_set(site.content(ResultKind.RTSTRUCT))
-    assert [item.SegmentLabel for item in segmentation.SegmentSequence] == list(regions) == ["External", "Bone_Pelvic"]
+    written = read_structure_file(site.content(ResultKind.RTSTRUCT))
+    names = [roi.name for roi in written.rois]
+    assert [item.SegmentLabel for item in segmentation.SegmentSequence] == names == ["External", "Bone_Pelvic"]
     assert segmentation.NumberOfFrames == sum(
-        len({contour.slice_index for contour in roi.contours}) for roi in regions.values()
+        len({contour.image_uids for contour in one.contours}) for one in written.roi_contours
     )
     assert [(each.kind, each.digest, each.sop_instance_uid) for each in site.case.results] == [
         (kind, hashlib.sha256(site.content(kind)).hexdigest(), dcmread(BytesIO(site.content(kind))).SOPInstanceUID)

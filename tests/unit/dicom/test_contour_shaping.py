@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from appliance.dicom.contour_shaping import smooth
 from appliance.dicom.contour_tracing import trace_loops
-from appliance.dicom.contours import Drawing, RoiContours, rasterise, trace
+from appliance.dicom.contours import Drawing, RoiContours, trace
 from appliance.dicom.geometry import SeriesGeometry
+from appliance.dicom.rasterising import rasterise
 from appliance.dicom.roi import RoiMask
 
 Mask = NDArray[np.bool_]

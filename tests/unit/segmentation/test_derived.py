@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from appliance.dicom.contours import rasterise, trace
+from appliance.dicom.contours import trace
 from appliance.dicom.ct_volume import CtVolume
+from appliance.dicom.rasterising import rasterise
 from appliance.dicom.roi import RoiMask
 from appliance.segmentation.derived import derive
 from appliance.segmentation.margins import ring, with_margin
