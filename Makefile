@@ -15,10 +15,11 @@ demo: $(VENV)/.light  ## a CT in, a structure set back, on one screen (ARGS="--k
 
 test: $(VENV)/.dev  ## all tests, linters and type checks
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest tests/unit -n 2 $(ARGS)
+	@$(BIN)/python -m pytest tests --ignore=tests/unit $(ARGS)
 
 unit: $(VENV)/.dev  ## the quick tests alone
-	@$(BIN)/python -m pytest tests/unit $(ARGS)
+	@$(BIN)/python -m pytest tests/unit -n 2 $(ARGS)
 
 check: lint types  ## linters and type checks
 

@@ -35,6 +35,7 @@ EVENTS: dict[str, str] = {
     "masks_decided": "structures: {volumes}",
     "contours_traced": "{contours} contours with {points} points traced",
     "segmentation_written": "segmentation {sop_instance_uid} written and checked, {frames} frames, {size_kb} kB",
+    "structure_set_examined": "worth a look before use: {words}",
     "structure_set_written": "structure set {sop_instance_uid} written and checked, {size_kb} kB",
     "work_lost": "worker {worker} lost the case: {sentence}",
     "case_requeued": "queued again: {sentence}",

@@ -21,6 +21,7 @@ from appliance.dicom.contours import RoiContours
 from appliance.dicom.ct_series import CtSeries, assemble_series
 from appliance.dicom.ct_slice import parse_slice
 from appliance.dicom.ct_volume import CtVolume, input_digest, load_volume
+from appliance.dicom.findings import Finding
 from appliance.dicom.result_object import ResultObject
 from appliance.dicom.roi_elements import DrawnRoi
 from appliance.dicom.structure_check import check_structure_set
@@ -95,8 +96,12 @@ def _contour(bench: Workbench, lease: Lease) -> None:
     rois = _trace(draft, series, lease)
     effort = Effort()
     with measured(effort):
-        structure_set = _write(bench, protocol, series, digest, (draft, rois))
+        structure_set, findings = _write(bench, protocol, series, digest, (draft, rois))
         bench.spool.keep_result(_result_file(structure_set), structure_set.content)
+    if findings:
+        told = [{"rule": one.rule, "roi": one.roi, "sentence": one.sentence} for one in findings]
+        words = "; ".join(f"{one.roi}: {one.sentence}" if one.roi else one.sentence for one in findings)
+        _remember(lease, "structure_set_examined", findings=told, words=words)
     results: dict[ResultKind, ResultObject] = {ResultKind.RTSTRUCT: structure_set}
     if "seg" in protocol.outputs:
         results[ResultKind.SEG] = _write_segmentation(bench, protocol, series, (digest, draft), lease)
@@ -181,8 +186,11 @@ def _trace(draft: Draft, series: CtSeries, lease: Lease) -> list[DrawnRoi]:
 
 def _write(
     bench: Workbench, protocol: Protocol, series: CtSeries, digest: str, drawn: tuple[Draft, list[DrawnRoi]]
-) -> StructureSet:
-    """Contours to a checked structure set; one that was made before from all the same things is taken again."""
+) -> tuple[StructureSet, list[Finding]]:
+    """Contours to a checked structure set, and what is worth a look in it.
+
+    One that was made before from all the same things is taken again.
+    """
     draft, rois = drawn
     form = bench.settings.planning_system_of(protocol)
     if form.empty_rois == "declare":
@@ -193,8 +201,7 @@ def _write(
     if earlier is not None:
         structure_set = replace(structure_set, content=earlier)
     masks = [region.mask for region in draft.regions]
-    check_structure_set(structure_set.content, series, masks, planning_system=form)
-    return structure_set
+    return structure_set, check_structure_set(structure_set.content, series, masks, planning_system=form)
 
 
 def _write_segmentation(

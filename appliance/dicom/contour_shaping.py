@@ -1,8 +1,9 @@
-"""Smoothing and simplifying closed contours, by no more than a stated distance.
+"""Smoothing and simplifying closed contours, by no more than a stated distance, so that no voxel changes sides.
 
 Each point of a traced contour lies on the line between two neighbouring voxel centres, one inside and one outside.
-Smoothing moves it along that line alone, so that no voxel changes sides and no contour comes to cross another.
-Simplifying leaves points out. The ends of keyhole channels stay, so that a channel is passed twice by the same way.
+Smoothing moves it along that line alone. Simplifying leaves it out where what remains crosses that line between the
+same two centres. So a contour passes between the same voxels as before, and never comes to cross another. The ends of
+keyhole channels stay, so that a channel is passed twice by the same way.
 """
 
 from dataclasses import replace
@@ -13,14 +14,14 @@ from numpy.typing import NDArray
 from appliance.dicom.contour_tracing import CLOSEST, Indices, Loops, Points, neighbours
 
 STRAIGHT = 0.015
-"""In pixels: points closer than this to the line between their neighbours lie on it. Half of how close contours may
-come to voxel centres, the rest is left for the rounding of coordinates."""
+"""In pixels: points closer than this to the line between their neighbours lie on it."""
 
-MAX_SIMPLIFYING = 0.33
-"""In pixels, for contours that run halfway: those lie 0.35 pixels from every centre, and 0.7 from each other."""
+FARTHEST = 1.0
+"""In pixels: no simplifying moves a contour farther than this."""
 
-MAX_SIMPLIFYING_BETWEEN = 0.1
-"""In pixels, for contours that run anywhere between voxels."""
+_CLOSEST_CHORD = CLOSEST / 2
+"""How close the line that takes the place of points may come to a voxel's centre, in pixels along the grid: that is
+0.015 pixels across the line, more than the rounding of coordinates moves it."""
 
 _ROUNDS = 6
 """Of leaving out every second point: what remains may stand for 64 points."""
@@ -47,10 +48,14 @@ def smooth(loops: Loops, limit: float) -> Loops:
 
 
 def simplify(loops: Loops, limit: float) -> Loops:
-    """Leave out points so that no point left out lies farther than `limit` from the contour that remains.
+    """Leave out points so that none of them lies farther than `limit` from the contour that remains.
 
     In each round every second remaining point of a loop goes, where that holds for all points between its neighbours.
     At least four points of a loop stay.
+
+    Args:
+        loops: as they were traced or smoothed, with all their points.
+        limit: in pixels.
     """
     kept = np.arange(len(loops.points))
     lengths = loops.lengths
@@ -82,9 +87,27 @@ def _dispensable(loops: Loops, kept: Indices, lengths: Indices, limit: float) ->
     counts = stops - first - 1
     which = np.repeat(np.arange(len(candidates)), counts)
     between = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts) + first[which] + 1
-    far = _distance(loops.points[between], loops.points[first][which], loops.points[last][which])
-    gone[candidates] = np.maximum.reduceat(far, np.cumsum(counts) - counts) <= limit
+    points, chord = loops.points[between], (loops.points[first][which], loops.points[last][which])
+    fits = (_distance(points, *chord) <= limit) & _passes_between_the_same_voxels(points, *chord)
+    gone[candidates] = np.logical_and.reduceat(fits, np.cumsum(counts) - counts)
     return gone
+
+
+def _passes_between_the_same_voxels(points: Points, starts: Points, ends: Points) -> NDArray[np.bool_]:
+    """Tell which segments cross the line on which a point lies between the same two voxel centres as the point."""
+    upright = points[:, 0] == np.floor(points[:, 0])  # the point lies on a column of centres, between two rows
+
+    def along_and_across(positions: Points) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        columns, rows = positions.T
+        return np.where(upright, rows, columns), np.where(upright, columns, rows)
+
+    (point, line), (start, start_across), (end, end_across) = map(along_and_across, (points, starts, ends))
+    rise = end_across - start_across
+    share = np.divide(line - start_across, rise, out=np.full(len(rise), -1.0), where=rise != 0.0)
+    meets = start + share * (end - start)
+    from_centre = meets - np.floor(point)
+    near = (from_centre >= _CLOSEST_CHORD) & (from_centre <= 1.0 - _CLOSEST_CHORD)
+    return np.asarray(near & (share >= 0.0) & (share <= 1.0))
 
 
 def _distance(points: Points, starts: Points, ends: Points) -> NDArray[np.float64]:

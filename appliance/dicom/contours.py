@@ -9,13 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from appliance.dicom.contour_shaping import (
-    MAX_SIMPLIFYING,
-    MAX_SIMPLIFYING_BETWEEN,
-    STRAIGHT,
-    simplify,
-    smooth,
-)
+from appliance.dicom.contour_shaping import FARTHEST, STRAIGHT, simplify, smooth
 from appliance.dicom.contour_tracing import Loops, corners_of, trace_loops
 from appliance.dicom.geometry import Points, SeriesGeometry
 from appliance.dicom.roi import RoiMask
@@ -53,10 +47,11 @@ class Drawing:
     Attributes:
         keyhole: join each hole to the boundary around it by a channel of no width (PS3.3 §C.8.8.6.3), for readers that
             fill nested contours; otherwise a hole is a contour of its own within another.
-        smooth_mm: smooth, moving no point farther than this, nor to the other side of a voxel's centre.
-        simplify_mm: leave out points, moving the contour no farther than this, nor than a third of a pixel (a tenth
-            where contours do not run halfway between voxels).
+        smooth_mm: smooth, moving no point farther than this.
+        simplify_mm: leave out points, moving the contour no farther than this, nor than a pixel.
         max_points: most points of a contour; the slices around one that has more are simplified further, up to that.
+
+    Neither lets a voxel change sides, whatever is asked for.
     """
 
     keyhole: bool = False
@@ -95,21 +90,15 @@ def trace(mask: RoiMask, geometry: SeriesGeometry, drawing: Drawing = PLAIN) -> 
     return RoiContours(mask.name, tuple(contours))
 
 
-def _shaped(loops: Loops, drawing: Drawing, pixel_mm: float, *, halfway: bool) -> Loops:
-    """Smooth and simplify, in pixels, as much as is asked for and is safe."""
-    simplifying = drawing.simplify_mm / pixel_mm
-    if drawing.smooth_mm > 0.0:
-        loops = smooth(loops, drawing.smooth_mm / pixel_mm)
-    elif halfway:
-        loops = corners_of(loops)
-    if drawing.smooth_mm > 0.0 or not halfway:
-        simplifying, most = max(simplifying, STRAIGHT), MAX_SIMPLIFYING_BETWEEN
-    else:
-        most = MAX_SIMPLIFYING
-    simplifying = min(simplifying, most)
-    if simplifying > 0.0:
-        loops = simplify(loops, simplifying)
-    while drawing.max_points and loops.lengths.max(initial=0) > drawing.max_points and simplifying < most:
-        simplifying = min(2 * simplifying + STRAIGHT, most)
-        loops = simplify(loops, simplifying)
-    return loops
+def _shaped(traced: Loops, drawing: Drawing, pixel_mm: float, *, halfway: bool) -> Loops:
+    """Smooth and simplify, in pixels."""
+    smoothed = drawing.smooth_mm > 0.0
+    if smoothed:
+        traced = smooth(traced, drawing.smooth_mm / pixel_mm)
+    in_steps = halfway and not smoothed
+    limit = min(max(drawing.simplify_mm / pixel_mm, 0.0 if in_steps else STRAIGHT), FARTHEST)
+    loops = simplify(traced, limit) if limit > 0.0 else traced
+    while drawing.max_points and loops.lengths.max(initial=0) > drawing.max_points and limit < FARTHEST:
+        limit = min(2 * limit + STRAIGHT, FARTHEST)
+        loops = simplify(traced, limit)
+    return corners_of(loops) if in_steps else loops

@@ -26,7 +26,7 @@ def check_structure_set(
     *,
     tolerance_mm: Mapping[str, float] | None = None,
     planning_system: PlanningSystem | None = None,
-) -> None:
+) -> list[Finding]:
     """Check a structure set of our own against the series that it was made from.
 
     Args:
@@ -37,6 +37,9 @@ def check_structure_set(
             lie within so many mm of a contour.
         planning_system: the form in which it was to be written.
 
+    Returns:
+        what is no error and still worth a look: structures that the scan cuts off, that skip a slice, or overlap.
+
     Raises:
         ResultRefused: RESULT_INVALID, with the first rule that is broken.
     """
@@ -45,10 +48,14 @@ def check_structure_set(
     except StructureSetRefused as refused:
         raise _invalid(refused.sentence) from refused
     exam = Examination(content, written, series, {}, own=True, planning_system=planning_system or PlanningSystem())
+    worth_a_look = []
     for finding in _own_findings(exam, series, masks, tolerance_mm or {}):
         if finding.severity is Severity.ERROR:
             what, _, _ = finding.sentence.partition("; ")  # the rest says what somebody else would have to do
             raise _invalid(f"{finding.roi}: {what}" if finding.roi else what)
+        if finding.severity is Severity.WARNING:
+            worth_a_look.append(finding)
+    return worth_a_look
 
 
 def examine(content: bytes, series: CtSeries | None, rois: Mapping[str, RoiTemplate]) -> list[Finding]:
@@ -87,7 +94,9 @@ def _own_findings(
             yield error("structure_missing", f"{mask.name} is missing")
         elif not _is_drawn(exam, regions[mask.name], series, mask, tolerance_mm.get(mask.name, 0.0)):
             yield error("voxels_differ", f"filling the contours of {mask.name} does not give its voxels back")
-    for rule in RULES_OF_VOLUME:
+        else:
+            exam.keep(mask)
+    for rule in (*RULES_OF_VOLUME, *RULES_FOR_PEOPLE):
         yield from rule(exam)
     yield from standard_errors(exam.content, exam.written)
 

@@ -1,8 +1,7 @@
 """The rules of the checker: each is a function that yields a finding for each way in which it is broken.
 
 `RULES` and `RULES_OF_VOLUME` are those that can find an error, the latter once the contours have been filled;
-`RULES_FOR_PEOPLE` only ask somebody to look, and are not run on results that
-leave without being looked at here.
+`RULES_FOR_PEOPLE` only ask somebody to look.
 """
 
 from collections.abc import Callable, Iterator

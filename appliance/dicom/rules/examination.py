@@ -94,6 +94,10 @@ class Examination:
             self._masks[region.name] = mask
         return mask
 
+    def keep(self, mask: RoiMask) -> None:
+        """Take a mask, which somebody else holds anyway, for that of the region of its name."""
+        self._masks[mask.name] = mask
+
     def volume_cm3(self, region: ExaminedRegion, series: CtSeries) -> float:
         """The volume of the voxels of a region."""
         if region.name not in self._volumes_cm3:

@@ -1,17 +1,20 @@
 """Contours may be smoothed, simplified and drawn between voxels, and still hold the same voxels."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
+from appliance.dicom.contour_points import ContourPoints
 from appliance.dicom.contour_shaping import smooth
 from appliance.dicom.contour_tracing import trace_loops
 from appliance.dicom.contours import Drawing, RoiContours, trace
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.dicom.rasterising import rasterise
 from appliance.dicom.roi import RoiMask
+from appliance.dicom.rules.crossings import crossings
 
 Mask = NDArray[np.bool_]
 masks = arrays(np.bool_, array_shapes(min_dims=3, max_dims=3, max_side=9))
@@ -48,13 +51,25 @@ def test_no_smoothing_or_simplifying_lets_a_voxel_change_sides(voxels: Mask, dra
     assert all(len(contour.points_mm) >= 4 for contour in contours.contours)
 
 
-@settings(max_examples=200)
-@given(data=st.data(), voxels=masks, keyhole=st.booleans())
-def test_however_certain_its_voxels_are_a_region_keeps_them(data: st.DataObject, voxels: Mask, keyhole: bool) -> None:
-    certainty = data.draw(arrays(np.uint8, voxels.shape, elements=st.integers(1, 255)))
-    mask = RoiMask.from_volume("Test", voxels).with_certainty(certainty)
-    contours = trace(mask, grid(voxels.shape), Drawing(keyhole=keyhole))
-    np.testing.assert_array_equal(rasterise(contours, grid(voxels.shape)).in_grid(voxels.shape), voxels)
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("drawing", [Drawing(simplify_mm=2.0), Drawing(smooth_mm=2.0, simplify_mm=2.0, keyhole=True)])
+def test_however_certain_its_voxels_are_a_region_keeps_them_and_no_contour_crosses_itself(
+    seed: int, drawing: Drawing
+) -> None:
+    """On large blurred noise, whose contours are long and come close to each other."""
+    noise = np.random.default_rng(seed).random((3, 40, 50))
+    for axis in (1, 2):
+        noise = (noise + np.roll(noise, 1, axis) + np.roll(noise, -1, axis)) / 3
+    mask = RoiMask.from_probabilities("Test", np.clip(0.5 + 2 * (noise - noise.mean()), 0, 1))
+    contours = trace(mask, grid(noise.shape), drawing)
+    np.testing.assert_array_equal(
+        rasterise(contours, grid(noise.shape)).in_grid(noise.shape), mask.in_grid(noise.shape)
+    )
+    lengths = np.array([len(one.points_mm) for one in contours.contours])
+    assert len(points_of(contours)) < 0.8 * len(points_of(trace(mask, grid(noise.shape))))
+    crossing, complete = crossings(ContourPoints(points_of(contours), lengths, {}))
+    assert complete
+    assert not crossing.size
 
 
 @settings(max_examples=50)
