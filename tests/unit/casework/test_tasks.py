@@ -107,7 +107,7 @@ def build(tmp_path: Path, database: Database, spool: Spool) -> Build:
 def test_a_queued_case_becomes_a_durable_structure_set_in_the_outbox(build: Build) -> None:
     site = build()
     site.attend()
-    assert site.events()[-6:] == [
+    assert site.events()[-7:] == [
         "work_started",
         "volume_loaded",
         "segmented",
