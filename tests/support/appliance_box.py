@@ -34,6 +34,28 @@ SLOW = {**BONES, "name": "slow", "model": "slow", "match": {"body_part": ["ABDOM
 """For `make_slow_patient`: so many small tiles that a worker is caught in the middle of them."""
 BOTH = {**BONES, "name": "both", "outputs": ["rtstruct", "seg"], "match": {"body_part": ["HIP"]}}
 """Gives a structure set and a Segmentation."""
+SITE = {
+    **BONES,
+    "name": "site",
+    "planning_system": "site",
+    "uneven_gaps": True,
+    "rois": [
+        {"roi": "External", "name": "BODY"},
+        {"roi": "Bone_Pelvic", "name": "Bone", "smooth_mm": 1.0, "simplify_mm": 0.5},
+        "Bone_PRV04",
+        "zRing1",
+        "Other",
+    ],
+    "derived": [
+        {"roi": "External", "from_ct": "body"},
+        {"roi": "Bone_PRV04", "of": ["Bone_Pelvic"], "margin_mm": 4},
+        {"roi": "zRing1", "of": ["Bone_Pelvic"], "ring_mm": [8, 20], "within": ["External"]},
+        {"roi": "Other", "of": ["Femur_L", "Femur_R"], "combine": "intersection"},
+    ],
+    "match": {"body_part": ["KNEE"]},
+}
+"""Uses everything that a site may set: names, margins, rings, the outline in the CT, a form of its own, uneven gaps."""
+SITE_FORM = {"site": {"holes": "nested", "empty_rois": "declare", "codes": "none", "max_points": 60}}
 _QUICK: Mapping[str, Mapping[str, Any]] = {
     "appliance": {"data_dir": "../var", "models_dir": "../models"},
     "intake": {"series_quiet_s": 1.0, "incomplete_wait_s": 2.0, "free_space_reserve_mb": 1, "network_timeout_s": 5.0},
@@ -61,7 +83,8 @@ class ApplianceBox:
             folder / "configs",
             merged,
             peers={"pacs": pacs.peer(storage_commitment=True)},
-            protocols={"bones": BONES, "slow": SLOW, "both": BOTH},
+            protocols={"bones": BONES, "slow": SLOW, "both": BOTH, "site": SITE},
+            planning_systems=SITE_FORM,
         )
         self.settings: Settings = load_settings(folder / "configs")
         intake = self.settings.intake

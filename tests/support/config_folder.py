@@ -12,6 +12,8 @@ ROIS: Mapping[str, Any] = {
     "Bone_Pelvic": {"number": 7, "colour": [218, 112, 214], "code": {"value": "118645006", "meaning": "Pelvic bone"}},
     "Femur_L": {"number": 5, "colour": [60, 179, 113]},
     "Femur_R": {"number": 6, "colour": [46, 139, 187]},
+    "Bone_PRV04": {"number": 20, "colour": [200, 90, 200], "interpreted_type": "AVOIDANCE"},
+    "zRing1": {"number": 21, "colour": [90, 90, 90], "interpreted_type": "AVOIDANCE"},
     "Other": {"number": 99, "colour": [1, 2, 3]},
 }
 BONES: Mapping[str, Any] = {
@@ -33,12 +35,15 @@ def write_config(
     peers: Mapping[str, Any] | None = None,
     rois: Mapping[str, Any] = ROIS,
     protocols: Mapping[str, Mapping[str, Any]] | None = None,
+    planning_systems: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a whole configuration and return its folder; `tables` are those of appliance.toml."""
     (folder / "protocols").mkdir(parents=True, exist_ok=True)
     (folder / "appliance.toml").write_text(toml(tables or {}))
     (folder / "peers.toml").write_text(toml({"pacs": PACS} if peers is None else peers))
     (folder / "rois.toml").write_text(toml(rois))
+    if planning_systems is not None:
+        (folder / "planning_systems.toml").write_text(toml(planning_systems))
     for name, table in ({"bones": BONES} if protocols is None else protocols).items():
         (folder / "protocols" / f"{name}.toml").write_text(toml(table))
     return folder
