@@ -33,13 +33,21 @@ ROOT = Path(__file__).parents[2]
 REAL_CT = Path(os.environ.get("DELINEATE_REAL_CT", ""))
 IN_CI = os.environ.get("CI") == "true"
 
+#: DCMTK's own: in an active virtual environment pynetdicom puts a script of that name in front of it
+STORESCU = shutil.which(
+    "storescu",
+    path=os.pathsep.join(
+        folder for folder in os.environ["PATH"].split(os.pathsep) if not (Path(folder).parent / "pyvenv.cfg").is_file()
+    ),
+)
+
 pytestmark = [
     pytest.mark.skipif(
         not IN_CI and not (REAL_CT / "series").is_dir(),
         reason="DELINEATE_REAL_CT does not name a folder with a real CT series",
     ),
     pytest.mark.skipif(
-        not IN_CI and (Orthanc.program() is None or shutil.which("storescu") is None),
+        not IN_CI and (Orthanc.program() is None or STORESCU is None),
         reason="Orthanc or DCMTK is not installed",
     ),
     pytest.mark.timeout(400),
@@ -68,9 +76,12 @@ class Journey:
     def send(self, files: list[Path], *options: str) -> None:
         """One association of DCMTK's storescu."""
         port = str(self.box.settings.intake.port)
-        command = ["storescu", *options, "-aet", Orthanc.AE_TITLE, "-aec", "DELINEATE", "127.0.0.1", port]
+        command = [str(STORESCU), *options, "-aet", Orthanc.AE_TITLE, "-aec", "DELINEATE", "127.0.0.1", port]
         environment = {**os.environ, "TCP_NODELAY": "1"}
-        subprocess.run([*command, *map(str, files)], check=True, capture_output=True, env=environment, timeout=60)
+        sent = subprocess.run(
+            [*command, *map(str, files)], capture_output=True, text=True, env=environment, timeout=60, check=False
+        )
+        assert sent.returncode == 0, sent.stdout + sent.stderr
 
     def wait_until_committed(self, series_instance_uid: str) -> Case:
         """The newest case of a series, once Orthanc has promised to keep its result."""
