@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from appliance.dicom.contours import RoiContours
 from appliance.dicom.ct_volume import CtVolume
-from appliance.settings import Settings
+
+Colour: TypeAlias = tuple[int, int, int]
 
 _WINDOW_HU = (-160.0, 240.0)
 _PANEL_PX, _LEGEND_PX, _OVERSAMPLE, _MARGIN_MM = 480, 150, 2, 15.0
@@ -17,9 +19,11 @@ _WINDOWS = ((0.22, 0.36), (0.42, 0.56), (0.64, 0.78))
 """Which parts of the scan the three slices are taken from: what lies between keeps them apart."""
 
 
-def draw(path: Path, volume: CtVolume, rois: Mapping[str, RoiContours], settings: Settings, title: str) -> None:
-    """Write a PNG of the three slices that show most, with every structure in its own colour."""
-    panels = [_panel(volume, rois, settings, k) for k in _telling_slices(volume.hu.shape[0], rois)]
+def draw(
+    path: Path, volume: CtVolume, rois: Mapping[str, RoiContours], colours: Mapping[str, Colour], title: str
+) -> None:
+    """Write a PNG of the three slices that show most, with every structure in its own colour (red, green, blue)."""
+    panels = [_panel(volume, rois, colours, k) for k in _telling_slices(volume.hu.shape[0], rois)]
     height = max(panel.height for panel in panels) + 34
     sheet = Image.new("RGB", (sum(panel.width for panel in panels) + _LEGEND_PX, height), (18, 18, 20))
     left = 0
@@ -30,7 +34,7 @@ def draw(path: Path, volume: CtVolume, rois: Mapping[str, RoiContours], settings
     pen.text((10, 8), title, fill=(235, 235, 235), font=font)
     for row, name in enumerate(rois):
         top = 44 + 24 * row
-        pen.rectangle((left + 12, top + 3, left + 26, top + 15), fill=settings.rois[name].colour)
+        pen.rectangle((left + 12, top + 3, left + 26, top + 15), fill=colours[name])
         pen.text((left + 34, top), name, fill=(235, 235, 235), font=font)
     sheet.save(path)
 
@@ -45,7 +49,7 @@ def _telling_slices(count: int, rois: Mapping[str, RoiContours]) -> list[int]:
     return [max(window, key=lambda k: len(seen[k])) for window in windows]
 
 
-def _panel(volume: CtVolume, rois: Mapping[str, RoiContours], settings: Settings, k: int) -> Image.Image:
+def _panel(volume: CtVolume, rois: Mapping[str, RoiContours], colours: Mapping[str, Colour], k: int) -> Image.Image:
     top, bottom, left, right = _box_of_all(volume, rois)
     low, high = _WINDOW_HU
     grey = np.clip((volume.hu[k, top:bottom, left:right].astype(np.float32) - low) / (high - low), 0.0, 1.0) * 255
@@ -60,7 +64,7 @@ def _panel(volume: CtVolume, rois: Mapping[str, RoiContours], settings: Settings
                 columns, rows = volume.geometry.plane(k).to_pixels(contour.points_mm).T
                 across, down = (columns + 0.5 - left) * column_mm * scale, (rows + 0.5 - top) * row_mm * scale
                 corners = list(zip(across.tolist(), down.tolist(), strict=True))
-                pen.line([*corners, corners[0]], fill=settings.rois[name].colour, width=3, joint="curve")
+                pen.line([*corners, corners[0]], fill=colours[name], width=3, joint="curve")
     label = f"slice {k + 1} of {volume.hu.shape[0]}"
     pen.text((12, size[1] - 40), label, fill=(235, 235, 235), font=ImageFont.load_default(26))
     return image.resize((size[0] // _OVERSAMPLE, size[1] // _OVERSAMPLE), Image.Resampling.LANCZOS)

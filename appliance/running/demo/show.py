@@ -30,7 +30,7 @@ from appliance.running.demo.picture import draw
 from appliance.running.demo.screen import Screen
 from appliance.running.roles import stop_on_signal
 from appliance.segmentation.agreement import dice
-from appliance.settings import Settings
+from appliance.settings import Protocol, Settings
 
 SEED = 34
 SPACING_MM, SHAPE = (3.0, 0.977, 0.977), (100, 512, 512)
@@ -105,31 +105,54 @@ def _has_ended(case: Case) -> bool:
 
 
 def _show_result(box: DemoBox, case: Case, paths: list[Path], phantom: Phantom | None, console: Console) -> None:
-    for file in box.pacs.structure_sets():
+    for file in box.pacs.objects("RTSTRUCT"):
         series = assemble_series([parse_slice(path) for path in paths])
         rois = read_contours(file, series)
-        console.print(_table(rois, series, phantom))
+        protocol = box.settings.protocols[case.protocol or ""]
+        written = box.settings.written_templates(protocol)
+        truth = _truth_as_written(phantom, protocol, {name: template.name for name, template in written.items()})
+        console.print(_table(rois, series, truth))
         picture = box.folder / "contours.png"
         title = f"Automatic draft, unapproved: {case.description}"
-        draw(picture, load_volume(series), rois, box.settings, title)
+        draw(picture, load_volume(series), rois, {one.name: one.colour for one in written.values()}, title)
         console.print(f"Structure set in the PACS: {file}", soft_wrap=True)
         console.print(f"Picture of three slices:   {picture}", soft_wrap=True)
+    for file in box.pacs.objects("SEG"):
+        console.print(f"Segmentation in the PACS:  {file}", soft_wrap=True)
     with Database(box.settings.database_url).reading() as tx:
         console.print(showing.trail_table(trail_of(tx, case.id), f"Audit trail of case {case.id}"))
 
 
-def _table(rois: dict[str, RoiContours], series: CtSeries, phantom: Phantom | None) -> Table:
+def _truth_as_written(
+    phantom: Phantom | None, protocol: Protocol, names: dict[str, str]
+) -> dict[str, NDArray[np.bool_] | None] | None:
+    """The phantom's true structures by the names that are written; None for one that this patient does not have.
+
+    What the protocol derives is known only where it stands for a structure of the phantom itself. Without a phantom
+    nothing is known.
+    """
+    if phantom is None:
+        return None
+    derived = {rule.roi for rule in protocol.derived}
+    asked = {names[name]: phantom.truth.get(name) for name in protocol.roi_names}
+    return {
+        name: truth
+        for (name, truth), roi in zip(asked.items(), protocol.roi_names, strict=True)
+        if truth is not None or roi not in derived
+    }
+
+
+def _table(rois: dict[str, RoiContours], series: CtSeries, truths: dict[str, NDArray[np.bool_] | None] | None) -> Table:
     table = Table(title="Structures, as read back from the PACS's file", title_justify="left")
     table.add_column("ROI")
     table.add_column("Volume cm³", justify="right")
     table.add_column("Dice against the truth", justify="right")
-    names = [*rois, *(name for name in (phantom.truth if phantom else {}) if name not in rois)]
-    for name in names:
-        truth = phantom.truth.get(name) if phantom else None
+    known = truths or {}
+    for name in [*rois, *(name for name, truth in known.items() if truth is not None and name not in rois)]:
         mask = rasterise(rois[name], series.geometry) if name in rois else None
         volume = f"{mask.volume_cm3(series.geometry):.1f}" if mask is not None else "not found"
         found = mask.in_grid(series.geometry.shape) if mask is not None else None
-        table.add_row(name, volume, _dice_words(found, truth, known=phantom is not None))
+        table.add_row(name, volume, _dice_words(found, known.get(name), known=name in known))
     return table
 
 

@@ -19,6 +19,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 from pynetdicom.transport import ThreadedAssociationServer
 
+from appliance.dicom.identity import read_identity
 from appliance.settings import Peer
 
 
@@ -48,9 +49,9 @@ class SmallPacs:
         if self._server is not None:
             self._server.shutdown()
 
-    def structure_sets(self) -> list[Path]:
-        """What came back so far."""
-        return sorted(self.folder.glob("*.dcm"))
+    def objects(self, modality: str) -> list[Path]:
+        """What came back so far: RTSTRUCT or SEG."""
+        return [path for path in sorted(self.folder.glob("*.dcm")) if read_identity(path).modality == modality]
 
     def _store(self, event: evt.Event) -> int:
         name = f"{event.request.AffectedSOPInstanceUID}.dcm"  # type: ignore[union-attr]

@@ -23,7 +23,7 @@ def test_every_structure_is_drawn_in_its_own_colour(tmp_path: Path) -> None:
     masks["Bladder"][:, 10:30, 10:30] = True
     masks["Femur_L"][:, 30:50, 50:70] = True
     rois = {name: trace(RoiMask.from_volume(name, mask), geometry) for name, mask in masks.items()}
-    draw(tmp_path / "picture.png", volume, rois, settings, "A title")
+    draw(tmp_path / "picture.png", volume, rois, {name: settings.rois[name].colour for name in rois}, "A title")
     with Image.open(tmp_path / "picture.png") as picture:
         colours = {colour for _, colour in picture.getcolors(1 << 20)}
     for name in rois:
