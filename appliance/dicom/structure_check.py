@@ -7,15 +7,15 @@ want to know before planning on it.
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from appliance.dicom.ct_series import CtSeries
 from appliance.dicom.findings import Finding, Severity, error
 from appliance.dicom.planning_system import PlanningSystem
 from appliance.dicom.roi import RoiMask, RoiTemplate
 from appliance.dicom.rules import RULES, RULES_FOR_PEOPLE, RULES_OF_VOLUME, Examination
-from appliance.dicom.rules.examination import ExaminedRegion
 from appliance.dicom.standard_check import standard_errors
 from appliance.dicom.structure_file import read_structure_file
-from appliance.dicom.voxel_comparison import differing_voxels, farthest_from_contours_mm
 from appliance.errors import Reason, ResultRefused, StructureSetRefused
 
 
@@ -24,7 +24,6 @@ def check_structure_set(
     series: CtSeries,
     masks: Sequence[RoiMask] = (),
     *,
-    tolerance_mm: Mapping[str, float] | None = None,
     planning_system: PlanningSystem | None = None,
 ) -> list[Finding]:
     """Check a structure set of our own against the series that it was made from.
@@ -33,8 +32,6 @@ def check_structure_set(
         content: the file.
         series: the images.
         masks: the regions that were drawn, by name; filling the contours must give them back, voxel for voxel.
-        tolerance_mm: for regions whose contours were smoothed or simplified, by name: voxels may differ whose centres
-            lie within so many mm of a contour.
         planning_system: the form in which it was to be written.
 
     Returns:
@@ -49,7 +46,7 @@ def check_structure_set(
         raise _invalid(refused.sentence) from refused
     exam = Examination(content, written, series, {}, own=True, planning_system=planning_system or PlanningSystem())
     worth_a_look = []
-    for finding in _own_findings(exam, series, masks, tolerance_mm or {}):
+    for finding in _own_findings(exam, series, masks):
         if finding.severity is Severity.ERROR:
             what, _, _ = finding.sentence.partition("; ")  # the rest says what somebody else would have to do
             raise _invalid(f"{finding.roi}: {what}" if finding.roi else what)
@@ -82,9 +79,7 @@ def findings_of(exam: Examination) -> list[Finding]:
     return sorted(found, key=lambda finding: list(Severity).index(finding.severity))
 
 
-def _own_findings(
-    exam: Examination, series: CtSeries, masks: Sequence[RoiMask], tolerance_mm: Mapping[str, float]
-) -> Iterator[Finding]:
+def _own_findings(exam: Examination, series: CtSeries, masks: Sequence[RoiMask]) -> Iterator[Finding]:
     """Quick rules first, then the voxels and what follows from them, then another program's opinion."""
     for rule in RULES:
         yield from rule(exam)
@@ -92,7 +87,7 @@ def _own_findings(
     for mask in masks:
         if mask.name not in regions:
             yield error("structure_missing", f"{mask.name} is missing")
-        elif not _is_drawn(exam, regions[mask.name], series, mask, tolerance_mm.get(mask.name, 0.0)):
+        elif not _holds_the_same_voxels(mask, exam.mask(regions[mask.name], series)):
             yield error("voxels_differ", f"filling the contours of {mask.name} does not give its voxels back")
         else:
             exam.keep(mask)
@@ -101,15 +96,14 @@ def _own_findings(
     yield from standard_errors(exam.content, exam.written)
 
 
-def _is_drawn(
-    exam: Examination, region: ExaminedRegion, series: CtSeries, wanted: RoiMask, tolerance_mm: float
-) -> bool:
-    """Whether the filled contours hold the wanted voxels, but for those that lie so close to a contour."""
-    differing = differing_voxels(wanted, exam.mask(region, series))
-    if not differing.size or not tolerance_mm:
-        return not differing.size
-    far_mm = farthest_from_contours_mm(differing, region.points, region.slices, series.geometry)
-    return far_mm <= tolerance_mm
+def _holds_the_same_voxels(first: RoiMask, second: RoiMask) -> bool:
+    """Tell whether two masks of one grid are the same, however much empty space their boxes hold."""
+    one, other = (
+        RoiMask.from_volume(mask.name, mask.voxels).moved([side.start for side in mask.box]) for mask in (first, second)
+    )
+    if one.is_empty or other.is_empty:
+        return one.is_empty and other.is_empty
+    return one.box == other.box and np.array_equal(one.voxels, other.voxels)
 
 
 def _invalid(why: str) -> ResultRefused:
