@@ -34,7 +34,7 @@ def test_names_margins_rings_and_forms_reach_the_pacs_on_a_tilted_uneven_scan(
     case = box.wait_for_case(paths[0], CaseState.COMMITTED)
     structure_set = box.pacs.structure_set(case.result_sop_instance_uid or "")
     names = [item.ROIName for item in structure_set.StructureSetROISequence]
-    assert names == ["BODY", "Bone", "Bone_PRV04", "zRing1", "Other"]
+    assert names == ["BODY", "Bone", "Bone_PRV04", "zShell", "Other"]
     assert "not found: Other" in structure_set.StructureSetDescription
     filled = fill_structure_set(structure_set, sorted(paths))
     assert not filled["Other"].any()
@@ -47,12 +47,12 @@ def test_names_margins_rings_and_forms_reach_the_pacs_on_a_tilted_uneven_scan(
     assert radii_mm["BODY"] == pytest.approx(76.8, abs=2.0)
     assert radii_mm["Bone"] == pytest.approx(24.0, abs=1.5)
     assert radii_mm["Bone_PRV04"] - radii_mm["Bone"] == pytest.approx(4.0, abs=1.0)
-    ring_mm2 = np.count_nonzero(filled["zRing1"][5]) * in_plane_mm2
+    ring_mm2 = np.count_nonzero(filled["zShell"][5]) * in_plane_mm2
     assert ring_mm2 == pytest.approx(np.pi * ((24 + 20) ** 2 - (24 + 8) ** 2), rel=0.12)
-    assert not (filled["zRing1"] & filled["Bone_PRV04"]).any()
+    assert not (filled["zShell"] & filled["Bone_PRV04"]).any()
     assert max(contour.NumberOfContourPoints for contour in _contours(structure_set)) <= 60
     related = {item.ROIObservationLabel: item.get("RTRelatedROISequence", ()) for item in _observations(structure_set)}
-    assert [one.ReferencedROINumber for one in related["zRing1"]] == [7, 1]
+    assert [one.ReferencedROINumber for one in related["zShell"]] == [7, 1]
     assert "structure_set_examined" in box.events(case)
 
 

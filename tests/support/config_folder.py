@@ -13,7 +13,7 @@ ROIS: Mapping[str, Any] = {
     "Femur_L": {"number": 5, "colour": [60, 179, 113]},
     "Femur_R": {"number": 6, "colour": [46, 139, 187]},
     "Bone_PRV04": {"number": 90, "colour": [200, 90, 200], "interpreted_type": "AVOIDANCE"},
-    "zRing1": {"number": 91, "colour": [90, 90, 90], "interpreted_type": "AVOIDANCE"},
+    "zShell": {"number": 91, "colour": [90, 90, 90], "interpreted_type": "AVOIDANCE"},
     "Other": {"number": 99, "colour": [1, 2, 3]},
 }
 BONES: Mapping[str, Any] = {
