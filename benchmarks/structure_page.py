@@ -30,7 +30,8 @@ settings that it has by default.
   each (even-odd rule at voxel centres) and compares with the mask; 1.000 is the same, voxel for voxel. *By name*: each
   contour taken to lie on the image whose UID it names.
 - **off the surface**: distance of the contours from the analytic surface; bias below zero means drawn too small.
-- **findings**: errors and warnings of dciodvfy (dicom3tools)."""
+- **findings**: errors and warnings of dciodvfy (dicom3tools). Delineate's warnings are Rows, Columns and Number of
+  Frames in the description of the grid (PS3.3 §C.8.8.6), which dciodvfy does not know there."""
 
 
 class Page:
