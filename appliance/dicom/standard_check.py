@@ -148,13 +148,13 @@ def _set_length(content: bytearray, place: Place, length: int) -> None:
 
 
 def _remarks(content: bytes, written: WrittenStructureSet, validator: Validator) -> list[_Remark] | None:
-    """Run dciodvfy; None where there is none, it crashes, or it comes to no end."""
+    """Run dciodvfy; None where there is none, it crashes or comes to no end, or nothing can be written for it."""
     if validator.program is None:
         return None
-    with TemporaryDirectory(prefix="delineate-") as folder:
-        file, report = Path(folder) / "set.dcm", Path(folder) / "report"
-        file.write_bytes(abridged(content, written))
-        try:
+    try:
+        with TemporaryDirectory(prefix="delineate-") as folder:
+            file, report = Path(folder) / "set.dcm", Path(folder) / "report"
+            file.write_bytes(abridged(content, written))
             with report.open("wb") as output:
                 done = subprocess.run(  # noqa: S603 - a program of our own installation, on a file of our own
                     [validator.program, "-new", str(file)],
@@ -164,10 +164,10 @@ def _remarks(content: bytes, written: WrittenStructureSet, validator: Validator)
                     stderr=subprocess.STDOUT,
                     timeout=validator.time_limit_s,
                 )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        with report.open("rb") as output:
-            lines = output.read(MAX_REPORT_BYTES).decode("latin-1").split("\n")
+            with report.open("rb") as output:
+                lines = output.read(MAX_REPORT_BYTES).decode("latin-1").split("\n")
+    except (OSError, subprocess.TimeoutExpired):
+        return None
     if done.returncode not in (0, 1):
         return None
     return [remark for line in lines if (remark := _remark(line)) is not None]

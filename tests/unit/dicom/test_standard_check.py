@@ -1,5 +1,6 @@
 """dciodvfy's opinion as findings: of whatever it says, nothing of the patient's, and of a long file the short form."""
 
+import tempfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -109,3 +110,11 @@ def test_where_it_is_not_installed_or_fails_a_note_says_so_and_our_own_rules_dec
         (finding,) = standard_findings(content, written, validator)
         assert (finding.severity, finding.rule) == (Severity.NOTE, "standard")
         assert standard_errors(content, written, validator) == []
+
+
+def test_where_nothing_can_be_written_for_it_our_own_rules_decide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = structure_set_of(ct(tmp_path)[1], sample_regions(SHAPE)).content
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "read only, or gone"))
+    assert standard_errors(content, read_structure_file(content)) == []
