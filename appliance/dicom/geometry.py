@@ -57,11 +57,6 @@ class Plane:
         rows = from_origin_mm @ np.asarray(self.column_direction) / row_spacing_mm
         return np.stack([columns, rows], axis=1)
 
-    def distance_mm(self, points_mm: ArrayLike) -> NDArray[np.float64]:
-        """Return how far patient positions of shape (N, 3) lie above the plane, along its normal."""
-        from_origin_mm = np.asarray(points_mm, dtype=np.float64) - self.origin_mm
-        return np.asarray(from_origin_mm @ np.asarray(self.normal))
-
 
 @dataclass(frozen=True, eq=False)
 class SeriesGeometry:

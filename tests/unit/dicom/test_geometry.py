@@ -25,12 +25,6 @@ def test_pixels_survive_the_way_into_the_patient_and_back(position: str, points:
     plane = plane_of(position)
     positions_mm = plane.to_patient_mm(points)
     np.testing.assert_allclose(plane.to_pixels(positions_mm), points, atol=1e-9)
-    np.testing.assert_allclose(plane.distance_mm(positions_mm), 0.0, atol=1e-9)
-
-
-def test_a_point_above_a_plane_has_its_distance_along_the_normal() -> None:
-    assert plane_of("HFP").distance_mm([(0.0, 0.0, 32.5)]) == pytest.approx([2.5])
-    assert plane_of("FFS").distance_mm([(0.0, 0.0, 32.5)]) == pytest.approx([-2.5])
 
 
 def test_an_axial_grid_has_its_spacing_shape_and_planes() -> None:
