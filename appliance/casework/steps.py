@@ -24,6 +24,7 @@ from appliance.dicom.ct_volume import CtVolume, input_digest, load_volume
 from appliance.dicom.findings import Finding
 from appliance.dicom.result_object import ResultObject
 from appliance.dicom.roi_elements import DrawnRoi
+from appliance.dicom.scan_description import ScanDescription
 from appliance.dicom.structure_check import check_structure_set
 from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set
 from appliance.errors import ModelRefused, Reason, Refused, ResultRefused
@@ -31,8 +32,8 @@ from appliance.records import Database, queries
 from appliance.records.tables import Result, ResultKind
 from appliance.segmentation.ensemble import Ensemble
 from appliance.segmentation.model_package import load_package
-from appliance.segmentation.postprocess import decide
-from appliance.segmentation.probabilities import RoiProbabilities
+from appliance.segmentation.opening import open_ensemble
+from appliance.segmentation.segment import Segmented, segment
 from appliance.settings import Protocol, Settings
 from appliance.spool import Spool
 
@@ -66,7 +67,7 @@ class Workbench:
         """
         if name not in self._ensembles:
             package = load_package(self.settings.models_dir / name)
-            self._ensembles[name] = Ensemble(package, threads=self.settings.worker.threads)
+            self._ensembles[name] = open_ensemble(package, threads=self.settings.worker.threads)
         return self._ensembles[name]
 
 
@@ -91,8 +92,8 @@ def _contour(bench: Workbench, lease: Lease) -> None:
     protocol, paths = _task(bench, lease)
     ensemble = bench.ensemble(protocol.model)
     series, volume, digest = _load(paths, protocol, lease)
-    probabilities = _segment(ensemble, volume, protocol, lease)
-    draft = _draft(bench, protocol, volume, series.patient_sex, probabilities, lease)
+    found = _segment(ensemble, volume, protocol, lease)
+    draft = _draft(bench, protocol, volume, series.patient_sex, found, lease)
     rois = _trace(draft, series, lease)
     effort = Effort()
     with measured(effort):
@@ -132,7 +133,7 @@ def _load(paths: list[Path], protocol: Protocol, lease: Lease) -> tuple[CtSeries
     return series, volume, digest
 
 
-def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Lease) -> RoiProbabilities:
+def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Lease) -> Segmented:
     """Ask the networks, once it is clear that they draw what the protocol asks for."""
     manifest = ensemble.package.manifest
     unknown = sorted(set(protocol.asked_of_model) - {roi.name for roi in manifest.rois})
@@ -147,22 +148,21 @@ def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Le
         lease.progress("segment", done, total, tiles_done)
 
     with measured(effort):
-        probabilities = ensemble.predict(volume, on_tile)
+        found = segment(ensemble, volume, ScanDescription(), on_tile)
     fields = {"model": manifest.name, "version": manifest.version, "folds": len(manifest.folds), **effort.fields()}
-    networks = [spent.fields() for spent in probabilities.network_effort]
+    networks = [spent.fields() for spent in found.network_effort]
     _remember(lease, "segmented", model_digest=ensemble.package.digest, networks=networks, **fields)
-    return probabilities
+    return found
 
 
 def _draft(
-    bench: Workbench, protocol: Protocol, volume: CtVolume, patient_sex: str, found: RoiProbabilities, lease: Lease
+    bench: Workbench, protocol: Protocol, volume: CtVolume, patient_sex: str, found: Segmented, lease: Lease
 ) -> Draft:
-    """Probabilities to the structures that the protocol asks for."""
+    """What the model found to the structures that the protocol asks for."""
     effort = Effort()
     with measured(effort):
         lease.progress("structures", 0, len(protocol.rois))
-        masks = decide(found, bench.ensemble(protocol.model).package.manifest)
-        draft = make_draft(masks, volume, protocol, bench.settings, patient_sex)
+        draft = make_draft(found.masks, volume, protocol, bench.settings, patient_sex)
         lease.progress("structures", len(draft.regions), len(protocol.rois))
     _remember(lease, "masks_decided", volumes=draft.in_words(volume.geometry), **effort.fields())
     if draft.shows_nothing:

@@ -1,6 +1,6 @@
 """All folds of a model, warm, asked tile by tile."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from appliance.clock import Effort, measured
 from appliance.dicom.ct_volume import CtVolume
 from appliance.errors import ModelRefused, Reason
-from appliance.segmentation.backends.onnx_cpu import OnnxNetwork
+from appliance.segmentation.arrays import Arrays
+from appliance.segmentation.backends.network import Network
 from appliance.segmentation.model_package import ModelPackage
-from appliance.segmentation.preprocess import AIR_HU, normalise, refuse_outside_limits, to_working_grid
+from appliance.segmentation.preprocess import AIR_HU, normalise, to_working_grid
 from appliance.segmentation.probabilities import RoiProbabilities
 from appliance.segmentation.sliding_window import cover, cut
 
@@ -27,15 +28,17 @@ class Ensemble:
 
     Args:
         package: a checked package.
-        threads: how many threads one network run may use.
+        networks: its folds, loaded, in the manifest's order.
+        arrays: where the large arrays live.
 
     Raises:
         ModelRefused: MODEL_INVALID if a network cannot be run, or not on the manifest's tile and classes.
     """
 
-    def __init__(self, package: ModelPackage, threads: int) -> None:
+    def __init__(self, package: ModelPackage, networks: Sequence[Network], arrays: Arrays) -> None:
         self.package = package
-        self._networks = [OnnxNetwork(path, threads) for path in package.fold_paths]
+        self.arrays = arrays
+        self._networks = list(networks)
         manifest = package.manifest
         expected_input = (1, len(manifest.input.channels), *manifest.input.tile)
         expected_output = (1, len(manifest.classes), *manifest.input.tile)
@@ -53,11 +56,10 @@ class Ensemble:
         Tile-outer and fold-inner: one accumulator for all folds, whatever their number.
 
         Raises:
-            SeriesRefused: INPUT_OUTSIDE_MODEL_LIMITS, ORIENTATION_UNSUPPORTED.
+            SeriesRefused: ORIENTATION_UNSUPPORTED.
             ModelRefused: MODEL_INVALID if a network answers with anything but numbers.
         """
         manifest = self.package.manifest
-        refuse_outside_limits(volume.geometry, manifest)
         working = to_working_grid(volume, manifest.input.spacing_mm)
         mean = np.zeros((len(manifest.classes), *working.hu.shape), np.float32)
         tiles = cover(working.hu.shape, manifest.input.tile, manifest.input.overlap)

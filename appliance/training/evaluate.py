@@ -10,11 +10,12 @@ import numpy.typing as npt
 from appliance.clock import Effort, measured
 from appliance.dicom.ct_volume import CtVolume
 from appliance.dicom.geometry import SeriesGeometry
+from appliance.dicom.scan_description import ScanDescription
 from appliance.phantoms import make_phantom
 from appliance.segmentation.agreement import dice, hausdorff95_mm
-from appliance.segmentation.ensemble import Ensemble
 from appliance.segmentation.model_package import load_package
-from appliance.segmentation.postprocess import decide
+from appliance.segmentation.opening import open_ensemble
+from appliance.segmentation.segment import segment
 
 Masks = Mapping[str, npt.NDArray[np.bool_]]
 _PHANTOM_SPACING_MM = (3.0, 2.0, 2.0)
@@ -48,15 +49,13 @@ class Judge:
     """A loaded package, and what segmenting with it has cost so far."""
 
     def __init__(self, package_folder: Path, threads: int = 1) -> None:
-        self._package = load_package(package_folder)
-        self._ensemble = Ensemble(self._package, threads)
+        self._ensemble = open_ensemble(load_package(package_folder), threads)
         self.effort = Effort()
 
     def score(self, case: str, volume: CtVolume, truth: Masks) -> list[Score]:
         """Segment one scan and compare every ROI of the truth; an ROI that was not found scores 0."""
         with measured(self.effort):
-            probabilities = self._ensemble.predict(volume, _ignore)
-            found = {mask.name: mask for mask in decide(probabilities, self._package.manifest)}
+            found = {mask.name: mask for mask in segment(self._ensemble, volume, ScanDescription()).masks}
         spacing = volume.geometry.spacing_mm
         millilitres = float(np.prod(spacing)) / 1000
         scores = []
@@ -88,7 +87,3 @@ def summarise(scores: Sequence[Score]) -> list[Summary]:
         distance = float(np.median([score.hausdorff95_mm for score in of_roi]))
         summaries.append(Summary(roi, len(of_roi), float(np.mean(values)), min(values), distance))
     return summaries
-
-
-def _ignore(_fold: int, _done: int, _total: int) -> None:
-    """Nobody watches the tiles of an evaluation."""

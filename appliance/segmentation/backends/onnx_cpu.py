@@ -32,6 +32,8 @@ class OnnxNetwork:
         ModelRefused: MODEL_INVALID, if the file is no network that this runtime can run.
     """
 
+    engine = "ONNX Runtime on the CPU"
+
     def __init__(self, path: Path, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

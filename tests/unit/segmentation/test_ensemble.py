@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from appliance.dicom.ct_volume import CtVolume
+from appliance.dicom.scan_description import ScanDescription
 from appliance.errors import ModelRefused, Reason, SeriesRefused
 from appliance.segmentation.ensemble import Ensemble
 from appliance.segmentation.model_package import load_package
+from appliance.segmentation.opening import open_ensemble
+from appliance.segmentation.segment import segment
 from tests.support.ct_volumes import scan, series_grid
 from tests.support.model_packages import make_threshold_package, threshold_logits
 
@@ -30,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ensemble(folder: Path) -> Ensemble:
-    return Ensemble(load_package(folder), threads=1)
+    return open_ensemble(load_package(folder), threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +115,7 @@ def test_a_scan_of_air_alone_is_background_alone(ensemble: Ensemble) -> None:
 def test_a_scan_outside_the_models_limits_is_refused_before_any_run(ensemble: Ensemble) -> None:
     thick = scan(cylinder, series_grid("HFS", (6, 40, 40), (9.0, 4.0, 4.0)))
     with pytest.raises(SeriesRefused) as caught:
-        ensemble.predict(thick, pytest.fail)
+        segment(ensemble, thick, ScanDescription(), pytest.fail)
     assert caught.value.reason is Reason.INPUT_OUTSIDE_MODEL_LIMITS
 
 
@@ -125,14 +128,14 @@ def test_a_network_of_another_shape_than_the_manifest_says_is_refused(tmp_path: 
     folder = make_threshold_package(tmp_path, tile=TILE)
     change_manifest(folder, classes=["background", "body", "bone", "gas"])
     with pytest.raises(ModelRefused) as caught:
-        Ensemble(load_package(folder), threads=1)
+        open_ensemble(load_package(folder), threads=1)
     assert caught.value.reason is Reason.MODEL_INVALID
     assert "(1, 4, 8, 12, 12)" in caught.value.sentence
 
 
 def test_a_network_that_answers_with_no_numbers_is_refused(tmp_path: Path, volume: CtVolume) -> None:
     folder = make_threshold_package(tmp_path, tile=TILE, fold_shifts_hu=(0.0, float("nan")))
-    ensemble = Ensemble(load_package(folder), threads=1)
+    ensemble = open_ensemble(load_package(folder), threads=1)
     with pytest.raises(ModelRefused) as caught:
         ensemble.predict(volume, not_watched)
     assert caught.value.reason is Reason.MODEL_INVALID

@@ -9,6 +9,7 @@ import pytest
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.segmentation.ensemble import Ensemble
 from appliance.segmentation.model_package import load_package
+from appliance.segmentation.opening import open_ensemble
 from appliance.segmentation.postprocess import decide
 from tests.support.ct_volumes import PATIENT_POSITIONS, mask_positions_mm, scan, series_grid
 from tests.support.model_packages import BONE_ROIS, make_threshold_package
@@ -26,7 +27,7 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Ensemble:
         gain_per_hu=0.0005,
         tile=(16, 20, 24),
     )
-    return Ensemble(load_package(folder), threads=1)
+    return open_ensemble(load_package(folder), threads=1)
 
 
 def find_bone(ensemble: Ensemble, scene: Any, geometry: SeriesGeometry) -> Any:
@@ -123,7 +124,7 @@ def test_a_phantom_like_ct_yields_the_rois_of_a_pelvis(tmp_path: Path) -> None:
         couch = np.abs(y_mm - 125) < 5
         return np.select([hips, gas, body | couch], [700, -900, 30], -1000)
 
-    ensemble = Ensemble(load_package(make_threshold_package(tmp_path)), threads=1)
+    ensemble = open_ensemble(load_package(make_threshold_package(tmp_path)), threads=1)
     geometry = series_grid("HFS", (40, 160, 180), (3.0, 2.0, 2.0))
     volume = scan(pelvis, geometry)
     masks = {mask.name: mask for mask in decide(ensemble.predict(volume, lambda *_: None), ensemble.package.manifest)}

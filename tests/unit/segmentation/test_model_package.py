@@ -78,7 +78,7 @@ ROI = {"name": "Bladder", "classes": ["body"]}
     [
         ({"speed": "fast"}, "speed"),
         ({"format": 2}, "format"),
-        ({"ensemble": "mean_logits"}, "ensemble"),
+        ({"ensemble": "mean_of_guesses"}, "ensemble"),
         ({"classes": ["body", "bone"]}, "background"),
         ({"classes": ["background", "body", "bone", "bone"]}, "class is named twice"),
         ({"folds": []}, "folds"),
