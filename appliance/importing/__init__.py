@@ -1,0 +1,1 @@
+"""Models from elsewhere become packages of our own: read as data, converted once, never executed."""
