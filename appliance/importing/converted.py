@@ -44,7 +44,7 @@ class ImportRequest:
     Attributes:
         name: of the package; made from the source's name when empty.
         version: of the package.
-        manifest: values that replace or complete the manifest's, such as `rois`, `limits` or `input`, merged key by key.
+        manifest: values that replace or complete those of the manifest, such as `rois` or `limits`, key by key.
         licence: of the weights; needed where the source does not say.
     """
 
