@@ -7,7 +7,7 @@ checkpoints of segmentation networks hold. What else the pickle names is listed 
 
 import pickle
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,13 @@ class _Placeholder:
         pass
 
 
-def read_checkpoint(path: Path, ignored: Iterable[str] = ()) -> Mapping[str, Any]:
+def read_checkpoint(path: Path, ignored: Collection[str] = ()) -> Mapping[str, Any]:
     """What a torch checkpoint (.pt, .pth, .ckpt, .bin) holds, without executing anything.
 
     Args:
         path: a file that `torch.save` of torch 1.6 or later wrote.
-        ignored: full names of classes that the reader of the format knows to stand beside the weights; an empty
-            object of our own takes their place, and they are never imported.
+        ignored: packages whose classes a format is known to hold beside the weights; an empty object of our own takes
+            the place of each, and they are never imported.
 
     Returns:
         Tensors on the CPU, mapped from the file where possible, among plain values.
@@ -71,12 +71,14 @@ def read_checkpoint(path: Path, ignored: Iterable[str] = ()) -> Mapping[str, Any
             too large, TorchScript, or no dictionary.
     """
     _check_archive(path)
-    allowed: list[Any] = [*_numpy_globals(), *((_Placeholder, name) for name in ignored)]
+    allowed: list[Any] = _numpy_globals()
     try:
         with torch.serialization.safe_globals(allowed):
-            unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-            if unsafe:
-                raise _unsafe(path, f"would execute {_listed(unsafe)} when it is read")
+            named = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+        beside = [name for name in named if name.split(".")[0] in ignored]
+        if unsafe := [name for name in named if name not in beside]:
+            raise _unsafe(path, f"would execute {_listed(unsafe)} when it is read")
+        with torch.serialization.safe_globals([*allowed, *((_Placeholder, name) for name in beside)]):
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise _unsafe(path, "cannot be read as tensors alone; it is damaged or would execute code") from error

@@ -51,10 +51,9 @@ def test_a_bare_pickle_is_refused_unread(tmp_path: Path) -> None:
 def test_a_class_that_the_format_is_known_to_name_is_replaced_by_nothing(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": {"a": torch.ones(1)}, "callbacks": {pytest.MonkeyPatch: {"best": 1}}}, path)
-    name = f"{pytest.MonkeyPatch.__module__}.{pytest.MonkeyPatch.__qualname__}"
     with pytest.raises(ModelRefused):
         read_checkpoint(path)
-    held = read_checkpoint(path, ignored=[name])
+    held = read_checkpoint(path, ignored=["_pytest"])
     assert torch.equal(held["state_dict"]["a"], torch.ones(1))
     assert pytest.MonkeyPatch not in held["callbacks"]
 
