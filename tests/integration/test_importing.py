@@ -17,6 +17,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("monai")
 pytest.importorskip("safetensors")
 
+from appliance.dicom.ct_volume import CtVolume  # noqa: E402
+from appliance.dicom.geometry import SeriesGeometry  # noqa: E402
 from appliance.errors import ModelRefused, Reason  # noqa: E402
 from appliance.importing.confinement import Limits  # noqa: E402
 from appliance.importing.converted import ImportRequest  # noqa: E402
@@ -66,9 +68,11 @@ def test_a_foreign_model_becomes_a_package_that_contours(tmp_path: Path, title: 
     assert list(into.parent.iterdir()) == [into]
     has_tensors = all(fold.tensors for fold in package.manifest.folds)
     assert has_tensors == title.startswith(("safetensors", "InnerEye"))
-    tile = np.zeros((1, len(package.manifest.input.channels), *package.manifest.input.tile), np.float32)
-    ensemble = open_ensemble(package, threads=1)
-    assert np.isfinite(ensemble.networks[0].run(tile)).all()
+    hu = np.random.default_rng(1).uniform(-900, 900, (20, 40, 44)).astype(np.float32)
+    labelled = open_ensemble(package, threads=1).label(
+        CtVolume(hu, SeriesGeometry.axial(hu.shape, (4.0, 4.0, 4.0))), lambda *_: None
+    )
+    assert len(np.unique(labelled.labels.voxels)) > 1
 
 
 def test_an_archive_is_imported_as_the_folder_in_it(tmp_path: Path) -> None:

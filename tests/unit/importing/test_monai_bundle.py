@@ -2,14 +2,20 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("monai")
 
+from appliance.dicom.ct_volume import CtVolume  # noqa: E402
+from appliance.dicom.geometry import SeriesGeometry  # noqa: E402
 from appliance.errors import ModelRefused, Reason  # noqa: E402
-from appliance.importing.converted import ImportRequest  # noqa: E402
+from appliance.importing.converted import Converted, ImportRequest, Member  # noqa: E402
 from appliance.importing.monai_bundle import read, recognises  # noqa: E402
+from appliance.importing.packaging import Origin, write_package  # noqa: E402
+from appliance.segmentation.model_package import load_package  # noqa: E402
+from appliance.segmentation.opening import open_ensemble  # noqa: E402
 from tests.support.foreign_models import CLASSES, make_monai_bundle, monai_config  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -49,6 +55,30 @@ def test_the_axes_are_turned_to_monais_and_back(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = theirs(tile.permute(0, 1, 4, 3, 2)).permute(0, 1, 4, 3, 2)
         torch.testing.assert_close(ours(tile), expected)
+
+
+def test_a_scan_of_one_tile_gets_the_labels_that_the_network_gives_it_in_monais_orientation(tmp_path: Path) -> None:
+    bundle = make_monai_bundle(tmp_path / "bundle")
+    converted = read(bundle, ImportRequest())
+    network = converted.members[0].network
+    assert network is not None
+    # Traced, it is exported in a hundredth of the time.
+    traced = torch.jit.trace(network, torch.zeros(1, 1, 16, 24, 32)).eval()
+    (tmp_path / "package").mkdir()
+    origin = Origin("MONAI bundle", "bundle", {}, {}, ())
+    as_traced = Converted(converted.manifest, (Member(traced, "model.pt"),))
+    write_package(as_traced, ImportRequest(), origin, tmp_path / "package", lambda _: None)
+    hu = np.random.default_rng(2).uniform(-100, 200, (16, 24, 32)).astype(np.float32)
+    ensemble = open_ensemble(load_package(tmp_path / "package"), threads=1)
+    found = ensemble.label(CtVolume(hu, SeriesGeometry.axial(hu.shape, (4.0, 2.5, 1.5))), lambda *_: None).labels.voxels
+
+    to_the_right_and_front = torch.from_numpy(hu[:, ::-1, ::-1].copy())  # from LPS to RAS
+    theirs = (to_the_right_and_front.permute(2, 1, 0)[None, None] + 57) / 221  # (x, y, z)
+    with torch.no_grad():
+        inner = network.get_submodule("network")
+        labels = inner(theirs.clamp(0, 1)).argmax(1)[0].permute(2, 1, 0).numpy()[:, ::-1, ::-1]
+    assert (labels == labels[:, ::-1, ::-1]).mean() < 0.99
+    assert (found == labels).mean() > 0.9999
 
 
 def test_expressions_beside_what_is_needed_are_left_alone_and_named(tmp_path: Path) -> None:
