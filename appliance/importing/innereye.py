@@ -21,7 +21,7 @@ TITLE = "InnerEye checkpoint"
 
 _WINDOW = {"offset_hu": 50.0, "scale_hu": 300.0, "clip": [-1.0, 1.0]}
 """Its usual CT window: level 50, width 600, to -1..1."""
-_TILE = [64, 192, 192]
+_TILE = [64, 128, 128]
 _BESIDE = ("InnerEye", "lightning", "omegaconf", "pytorch_lightning", "torchmetrics")
 """Packages whose classes stand in a checkpoint of Lightning: the keys of its callbacks, metrics, settings."""
 _FIRST_WEIGHT = "_layers.0.block1.conv1.weight"
@@ -72,7 +72,7 @@ def read(path: Path, request: ImportRequest) -> Converted:
     notes = (
         f"The network gives {arguments['classes']} classes; their names are those that the import was told.",
         "A checkpoint does not hold its window: InnerEye's usual one (level 50, width 600 HU) was taken unless told.",
-        "A checkpoint does not hold its tile: 64 x 192 x 192 voxels were taken unless told.",
+        "A checkpoint does not hold its tile: 64 x 128 x 128 voxels were taken unless told.",
     )
     return Converted(manifest, tuple(members), notes)
 
