@@ -16,6 +16,7 @@ from appliance.audit import trail
 from appliance.casework.case import Move, move
 from appliance.casework.draft import Draft, make_draft, recipe_digest
 from appliance.casework.lease import Lease
+from appliance.casework.warm_models import warm_model
 from appliance.clock import Effort, measured, now_utc
 from appliance.dicom.contours import RoiContours
 from appliance.dicom.ct_series import CtSeries, assemble_series
@@ -30,10 +31,10 @@ from appliance.dicom.structure_set import Provenance, StructureSet, build_struct
 from appliance.errors import ModelRefused, Reason, Refused, ResultRefused
 from appliance.records import Database, queries
 from appliance.records.tables import Result, ResultKind
-from appliance.segmentation.ensemble import Ensemble
 from appliance.segmentation.model_package import load_package
-from appliance.segmentation.opening import open_ensemble
-from appliance.segmentation.segment import Segmented, segment
+from appliance.segmentation.opening import WarmModel
+from appliance.segmentation.segment import Segmented
+from appliance.segmentation.within_memory import segment_within_memory
 from appliance.settings import Protocol, Settings
 from appliance.spool import Spool
 
@@ -49,26 +50,27 @@ class Workbench:
     spool: Spool
     worker: str
     should_stop: Callable[[], bool] = lambda: False
-    _ensembles: dict[str, Ensemble] = field(default_factory=dict)
+    _models: dict[str, WarmModel] = field(default_factory=dict)
 
     def warm_up(self) -> None:
         """Load the models of all protocols before the first case; a bad one is met again, in words, by its case."""
         for name in sorted({protocol.model for protocol in self.settings.protocols.values()}):
             try:
-                self.ensemble(name)
+                self.model(name)
             except ModelRefused as refused:
                 log.warning("model_refused", model=name, reason=refused.reason, sentence=refused.sentence)
 
-    def ensemble(self, name: str) -> Ensemble:
-        """The warm ensemble of one model package.
+    def model(self, name: str, on_engine: Callable[[int, int], None] = lambda *_: None) -> WarmModel:
+        """One model, warm; `on_engine` hears of each engine that has to be examined first.
 
         Raises:
             ModelRefused: the package is missing, invalid or altered.
         """
-        if name not in self._ensembles:
+        if name not in self._models:
             package = load_package(self.settings.models_dir / name)
-            self._ensembles[name] = open_ensemble(package, threads=self.settings.worker.threads)
-        return self._ensembles[name]
+            self._models[name] = warm_model(self.settings, package, on_engine)
+            log.info("model_loaded", model=name, words=self._models[name].words)
+        return self._models[name]
 
 
 def contour_case(bench: Workbench, case_id: int) -> None:
@@ -90,9 +92,9 @@ def contour_case(bench: Workbench, case_id: int) -> None:
 
 def _contour(bench: Workbench, lease: Lease) -> None:
     protocol, paths = _task(bench, lease)
-    ensemble = bench.ensemble(protocol.model)
+    model = bench.model(protocol.model, lambda done, total: lease.progress("engines", done, total))
     series, volume, digest = _load(paths, protocol, lease)
-    found = _segment(ensemble, volume, protocol, lease)
+    found = _segment(model, volume, protocol, lease)
     draft = _draft(bench, protocol, volume, series.patient_sex, found, lease)
     rois = _trace(draft, series, lease)
     effort = Effort()
@@ -133,9 +135,9 @@ def _load(paths: list[Path], protocol: Protocol, lease: Lease) -> tuple[CtSeries
     return series, volume, digest
 
 
-def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Lease) -> Segmented:
-    """Ask the networks, once it is clear that they draw what the protocol asks for."""
-    manifest = ensemble.package.manifest
+def _segment(model: WarmModel, volume: CtVolume, protocol: Protocol, lease: Lease) -> Segmented:
+    """Ask the networks, once it is clear that they draw what the protocol asks for and that the memory will do."""
+    manifest = model.package.manifest
     unknown = sorted(set(protocol.asked_of_model) - {roi.name for roi in manifest.rois})
     if unknown:
         sentence = f"the model {manifest.name} does not draw {', '.join(unknown)}; correct the protocol {protocol.name}"
@@ -147,11 +149,16 @@ def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Le
         tiles_done[fold] += 1
         lease.progress("segment", done, total, tiles_done)
 
+    def on_plan(words: str) -> None:
+        _remember(lease, "memory_planned", words=words)
+
     with measured(effort):
-        found = segment(ensemble, volume, ScanDescription(), on_tile)
+        found = segment_within_memory(model, volume, ScanDescription(), on_tile, on_plan)
+    if model.steps_taken:
+        _remember(lease, "stepped_down", words="; ".join(model.steps_taken))
     fields = {"model": manifest.name, "version": manifest.version, "folds": len(manifest.folds), **effort.fields()}
     networks = [spent.fields() for spent in found.network_effort]
-    _remember(lease, "segmented", model_digest=ensemble.package.digest, networks=networks, **fields)
+    _remember(lease, "segmented", model_digest=model.package.digest, networks=networks, **fields)
     return found
 
 
@@ -228,7 +235,7 @@ def _write_segmentation(
 
 
 def _provenance(bench: Workbench, protocol: Protocol, digest: str, draft: Draft) -> Provenance:
-    package = bench.ensemble(protocol.model).package
+    package = bench.model(protocol.model).package
     return Provenance(
         input_digest=digest,
         model_name=package.manifest.name,

@@ -31,7 +31,7 @@ class Examined:
     @property
     def words(self) -> str:
         """Its name, its time for a tile if that was measured, and what speaks against it."""
-        timed = "" if self.outcome.seconds is None else f" ({self.outcome.seconds:.2f} s a tile)"
+        timed = "" if self.outcome.seconds is None else f" ({self.outcome.seconds:.2g} s a tile)"
         against = "" if self.outcome.objection is None else f": {self.outcome.objection}"
         return f"{self.candidate.engine.words}{timed}{against}"
 
@@ -42,7 +42,7 @@ class Gate:
     Args:
         tiles: makes reference tiles of a model; called only if something has to be examined.
         record: what was found out before.
-        on_engine: called before each examination, with how many are done and how many there are; it may raise to stop.
+        on_engine: called before each step, with how many engines are done and how many there are; it may raise to stop.
     """
 
     def __init__(
@@ -67,9 +67,10 @@ class Gate:
             key = f"{candidate.engine.key}; {wishes.threads} threads; by {reference.engine.version}"
             outcome = self._record.outcome(package.digest, key)
             if outcome is None:
-                self._on_engine(done, len(candidates))
+                folds, report = len(package.manifest.folds), partial(self._on_engine, done, len(candidates))
+                report()
                 made = made or [self._tiles(package) if len(candidates) > 1 else _blank(package)]
-                outcome = examine(candidate, reference, made[0], len(package.manifest.folds))
+                outcome = examine(candidate, reference, made[0], folds, report)
                 self._record.keep(package.digest, key, outcome)
             found.append(Examined(candidate, outcome))
         return found

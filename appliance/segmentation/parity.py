@@ -124,7 +124,13 @@ class Comparison:
         return None
 
 
-def examine(candidate: Candidate, reference: Candidate, tiles: Tiles, folds: int) -> Outcome:
+def examine(
+    candidate: Candidate,
+    reference: Candidate,
+    tiles: Tiles,
+    folds: int,
+    on_fold: Callable[[], None] = lambda: None,
+) -> Outcome:
     """Compare an engine with the reference on every fold; take its time and its memory on the first.
 
     Args:
@@ -132,6 +138,7 @@ def examine(candidate: Candidate, reference: Candidate, tiles: Tiles, folds: int
         reference: ONNX Runtime on the CPU.
         tiles: reference tiles.
         folds: how many the model has.
+        on_fold: called before each of them; it may raise to stop.
 
     Raises:
         ModelRefused: the reference cannot run the model, or a file of it is missing or altered.
@@ -143,6 +150,7 @@ def examine(candidate: Candidate, reference: Candidate, tiles: Tiles, folds: int
         taken = _measured(candidate, tiles)
         worst = 1.0
         for fold in range(folds):
+            on_fold()
             found = _compared(candidate, reference.open(fold), tiles, fold)
             worst = min(worst, found.least_dice)
             if found.objection is not None:

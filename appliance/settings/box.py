@@ -1,7 +1,7 @@
 """appliance.toml and peers.toml: this box, and the DICOM nodes that it talks to."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,7 @@ AeTitle = Annotated[
     ),
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
+EngineName = Literal["onnxruntime", "openvino", "torch", "tensorrt"]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]  # a year: neither infinity nor what no calendar holds
 
 
@@ -63,6 +64,10 @@ class WorkerSettings(Section):
     """`[worker]`: how cases are segmented."""
 
     threads: Annotated[int, Field(ge=0)] = 0  #: CPU threads of the network; 0 uses all cores
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")] = "auto"
+    """"auto" takes a GPU where one can be used; "cpu"; "cuda"; "cuda:1" and so on where there are several."""
+    engines: tuple[EngineName, ...] = ()
+    """What may run the networks, the preferred first; none named: whatever is fastest and gives the same answers."""
     lease_s: Seconds = 60.0  #: a worker that shows no progress for this long has lost its case
     attempts: Annotated[int, Field(ge=1)] = 3  #: a case that failed this often is parked
 

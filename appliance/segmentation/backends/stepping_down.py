@@ -68,18 +68,21 @@ class SteppingDown:
         Raises:
             OutOfMemory: one tile alone does not fit the last rung.
         """
-        answers: list[Array] = []
-        done = 0
+        logits, done = None, 0
         while done < len(tiles):
             count = min(self._at_once or len(tiles), len(tiles) - done)
             try:
-                answers.append(self._asked(tiles[done : done + count]))
+                answer = self._asked(tiles[done : done + count])
+                if count == len(tiles):
+                    return answer
+                logits = _room_for(len(tiles), answer) if logits is None else logits
+                logits[done : done + count] = answer
                 done += count
             except OutOfMemory:
                 self._step_down(count)
             except EngineUnusable as unusable:
                 self._next_engine(str(unusable), unusable)
-        return answers[0] if len(answers) == 1 else array_api_compat.array_namespace(*answers).concat(answers)
+        return logits
 
     def _asked(self, tiles: Array) -> Array:
         """Ask the tiles where this rung lives, and bring the answer to where they came from."""
@@ -127,3 +130,9 @@ class SteppingDown:
 
     def _say(self, what: str) -> None:
         self.steps_taken.append(f"fold {self._fold} on {self.engine}: {what}")
+
+
+def _room_for(count: int, answer: Array) -> Array:
+    """An array for so many tiles' logits, where those of the first ones are."""
+    xp = array_api_compat.array_namespace(answer)
+    return xp.empty((count, *answer.shape[1:]), dtype=answer.dtype, device=array_api_compat.device(answer))

@@ -20,7 +20,7 @@ from appliance.segmentation.backends.network import Array, OutOfMemory
 from appliance.segmentation.manifest import Manifest
 from models.registry import UnknownNetwork, build
 
-NO_MEMORY_ON_THE_HOST = "can't allocate memory"
+NO_MEMORY_ON_THE_HOST = ("can't allocate memory", "could not create a primitive", "could not create a memory")
 """torch has an error of its own for a GPU that is full, but not for the processor's memory."""
 
 
@@ -126,7 +126,7 @@ class TorchNetwork:
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise OutOfMemory(str(error)) from error
         except RuntimeError as error:
-            if NO_MEMORY_ON_THE_HOST in str(error):
+            if any(sign in str(error) for sign in NO_MEMORY_ON_THE_HOST):
                 raise OutOfMemory(str(error)) from error
             raise EngineUnusable(f"{self.engine} failed: {str(error).partition(chr(10))[0]}") from error
 
