@@ -65,6 +65,7 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         # An arena would keep what the largest run needed, once for each fold; without it a run costs the same.
         options.enable_cpu_mem_arena = False
+        options.log_severity_level = 4  # what goes wrong is raised, and said once
         self._session = _session(network, name, options, threads, ["CPUExecutionProvider"])
         self._input_name, self.input_shape, self.output_shape = _shapes(self._session, name)
 
@@ -179,7 +180,6 @@ def _session(
 ) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong is raised, and said once
     # A warm session waits between cases; spinning threads would burn a core for nothing.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
