@@ -35,18 +35,19 @@ from appliance.errors import ModelRefused, Reason, Refused
 from appliance.records import Database, queries
 from appliance.records.tables import Result, ResultKind
 from appliance.segmentation.ensemble import Ensemble
-from appliance.segmentation.model_package import load_package
+from appliance.segmentation.model_package import is_still, load_package
 from appliance.segmentation.opening import open_ensemble
 from appliance.segmentation.segment import Segmented, segment
 from appliance.settings import Protocol, Settings
 from appliance.spool import Spool
+from appliance.spool.model_store import ModelStore
 
 log = structlog.get_logger()
 
 
 @dataclass
 class Workbench:
-    """What a worker needs for every case; it keeps each model warm once it has been used."""
+    """What a worker needs for every case; it keeps each model warm until another version of it is active."""
 
     settings: Settings
     database: Database
@@ -64,14 +65,16 @@ class Workbench:
                 log.warning("model_refused", model=name, reason=refused.reason, sentence=refused.sentence)
 
     def ensemble(self, name: str) -> Ensemble:
-        """The warm ensemble of one model package.
+        """The warm ensemble of a model's active version; one that another has taken the place of is let go first.
 
         Raises:
             ModelRefused: the package is missing, invalid or altered.
         """
+        folder = ModelStore.of(self.settings).active(name)
+        if name in self._ensembles and not is_still(self._ensembles[name].package, folder):
+            del self._ensembles[name]
         if name not in self._ensembles:
-            package = load_package(self.settings.models_dir / name)
-            self._ensembles[name] = open_ensemble(package, threads=self.settings.worker.threads)
+            self._ensembles[name] = open_ensemble(load_package(folder), threads=self.settings.worker.threads)
         return self._ensembles[name]
 
 
