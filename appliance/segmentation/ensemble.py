@@ -50,6 +50,11 @@ class Ensemble:
                     f"{expected_input} to {expected_output}; publish the package again",
                 )
 
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The folds, in the manifest's order."""
+        return tuple(self._networks)
+
     def predict(self, volume: CtVolume, on_tile: OnTile) -> RoiProbabilities:
         """Ask every fold about every tile that holds tissue, and average their softmax.
 

@@ -56,13 +56,22 @@ def read_manifest(folder: Path) -> Manifest:
     return _read(folder)[1]
 
 
+def digest_of(folder: Path) -> str:
+    """The digest of the package in a folder, judged by its manifest alone.
+
+    Raises:
+        ModelRefused: MODEL_MISSING or MODEL_INVALID, the manifest cannot be read.
+    """
+    return _digest(_read_json(folder))
+
+
 def is_still(package: ModelPackage, folder: Path) -> bool:
     """Tell whether a package that was loaded is the one that a folder holds, judged by its manifest alone.
 
     Raises:
         ModelRefused: MODEL_MISSING or MODEL_INVALID, the folder's manifest cannot be read any more.
     """
-    return package.fold_paths[0].parent == folder and package.digest == _digest(_read_json(folder))
+    return package.fold_paths[0].parent == folder and package.digest == digest_of(folder)
 
 
 def _digest(raw: Any) -> str:
