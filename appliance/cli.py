@@ -13,6 +13,7 @@ from appliance import __version__
 from appliance.clock import now_utc
 from appliance.commands.asking import console, settings_of
 from appliance.commands.models import models
+from appliance.commands.segment import segment
 from appliance.dicom.roi import RoiTemplate
 from appliance.errors import ApplianceError, SettingsError
 from appliance.records.tables import Case
@@ -136,6 +137,7 @@ def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
 
 
 main.add_command(models)
+main.add_command(segment)
 
 
 @main.group()

@@ -1,0 +1,264 @@
+"""`delineate segment`: the pure middle for one folder of CT files, without any service, database or broker."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from appliance.casework.contouring import (
+    Kept,
+    OnStep,
+    Scan,
+    Writing,
+    load_scan,
+    provenance_of,
+    refuse_empty,
+    refuse_undrawn,
+    trace_regions,
+)
+from appliance.casework.draft import Draft, make_draft
+from appliance.clock import now_utc
+from appliance.dicom.findings import Finding
+from appliance.dicom.identity import read_identity
+from appliance.dicom.roi_elements import DrawnRoi
+from appliance.dicom.scan_description import ScanDescription
+from appliance.errors import ApplianceError, SliceRefused
+from appliance.running.ct_folder import CtFolder, sort_folder
+from appliance.running.demo.picture import draw
+from appliance.running.protocols_shown import find_protocol
+from appliance.running.whole_model import everything_of
+from appliance.segmentation.ensemble import Ensemble, OnTile
+from appliance.segmentation.model_package import load_package
+from appliance.segmentation.opening import open_ensemble
+from appliance.segmentation.quality import RoiQuality
+from appliance.segmentation.segment import Segmented, segment
+from appliance.settings import Protocol, Settings
+from appliance.spool.model_store import ModelStore
+
+STRUCTURE_SET, SEGMENTATION, QUALITY, PICTURE = "structure_set.dcm", "segmentation.dcm", "quality.json", "contours.png"
+
+STEPS = {
+    "find": "Files looked at",
+    "read": "Slice headers read",
+    "load": "Slices decoded",
+    "tiles": "Network runs, all folds",
+    "structures": "Structures decided",
+    "contours": "Structures traced",
+}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for.
+
+    Attributes:
+        folder: with the CT files.
+        out: folder for the results.
+        model: name of the model; the protocol's when empty.
+        version: of the model; the active one when None.
+        protocol: which structures in which form; everything that the model draws when None.
+        series_uid: Series Instance UID, where the folder holds several series.
+        with_segmentation: whether a DICOM Segmentation is written beside the structure set.
+    """
+
+    folder: Path
+    out: Path
+    model: str = ""
+    version: str | None = None
+    protocol: str | None = None
+    series_uid: str | None = None
+    with_segmentation: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What was made.
+
+    Attributes:
+        quality: by the name that is written; of the model's own structures.
+    """
+
+    ensemble: Ensemble
+    protocol: Protocol
+    scan: Scan
+    draft: Draft
+    quality: dict[str, RoiQuality]
+    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    skipped: dict[Path, str]
+    files: tuple[Path, ...]
+
+
+def segment_folder(settings: Settings, order: Order, on_step: OnStep) -> Outcome:
+    """Contour the CT series of a folder and write what was found.
+
+    Raises:
+        Refused: the series, the model or the result is refused, as the line would.
+        ApplianceError: the order cannot be carried out; the sentence says why.
+    """
+    settings, protocol, ensemble = _opened(settings, order)
+    folder = sort_folder(order.folder, order.series_uid, on_step)
+    scan = _load(folder, protocol, on_step)
+    found = segment(ensemble, scan.volume, ScanDescription(), _tile_steps(ensemble, on_step))
+    on_step("structures", 0, len(protocol.rois))
+    draft = make_draft(found.masks, scan.volume, protocol, settings, scan.series.patient_sex)
+    on_step("structures", len(protocol.rois), len(protocol.rois))
+    refuse_empty(draft)
+    rois = trace_regions(draft, scan.series, on_step)
+    provenance = provenance_of(settings, protocol, ensemble.package, scan.digest, draft)
+    form = settings.planning_system_of(protocol)
+    writing = Writing(provenance, form, now_utc().astimezone(), _kept_in(order.out))
+    order.out.mkdir(parents=True, exist_ok=True)
+    structure_set, findings = writing.structure_set(scan.series, draft, rois)
+    made = {STRUCTURE_SET: structure_set.content}
+    if order.with_segmentation or "seg" in protocol.outputs:
+        made[SEGMENTATION] = writing.segmentation(scan.series, draft).content
+    for name, content in made.items():
+        (order.out / name).write_bytes(content)
+    _draw(order.out / PICTURE, scan, rois)
+    outcome = Outcome(
+        ensemble=ensemble,
+        protocol=protocol,
+        scan=scan,
+        draft=draft,
+        quality=_quality_as_written(settings, protocol, found),
+        warnings=found.warnings,
+        findings=tuple(findings),
+        skipped=folder.skipped,
+        files=tuple(order.out / name for name in (*made, PICTURE, QUALITY)),
+    )
+    (order.out / QUALITY).write_text(json.dumps(report(outcome), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return outcome
+
+
+def _opened(settings: Settings, order: Order) -> tuple[Settings, Protocol, Ensemble]:
+    """The protocol and the warm model of an order, and settings that know all of its structures."""
+    protocol = None if order.protocol is None else find_protocol(settings, order.protocol)
+    name = order.model or (protocol.model if protocol is not None else "")
+    if not name:
+        raise ApplianceError("name a model with --model, or a protocol with --protocol")
+    model = ModelStore.of(settings).find(name, order.version)
+    package = load_package(model.folder)
+    if protocol is None:
+        settings, protocol = everything_of(settings, package.manifest)
+    refuse_undrawn([roi.name for roi in package.manifest.rois], name, protocol)
+    return settings, protocol, open_ensemble(package, settings.worker.threads)
+
+
+def _load(folder: CtFolder, protocol: Protocol, on_step: OnStep) -> Scan:
+    read = 0
+
+    def counted(step: str, done: int, total: int) -> None:
+        nonlocal read
+        read = done if step == "read" else len(folder.paths)
+        on_step(step, done, total)
+
+    try:
+        return load_scan(folder.paths, counted, uneven_gaps=protocol.uneven_gaps)
+    except SliceRefused as refused:
+        where = f"{folder.paths[read].name}: " if read < len(folder.paths) else ""
+        raise SliceRefused(refused.reason, f"{where}{refused.sentence}") from refused
+
+
+def _tile_steps(ensemble: Ensemble, on_step: OnStep) -> OnTile:
+    """One step for all network runs, and one for each fold."""
+    folds = len(ensemble.package.manifest.folds)
+    done_by = [0] * folds
+
+    def on_tile(fold: int, done: int, total: int) -> None:
+        done_by[fold] += 1
+        on_step("tiles", done, total)
+        if folds > 1:
+            on_step(f"Tiles of fold {fold + 1}", done_by[fold], max(done_by[fold], total // folds))
+
+    return on_tile
+
+
+def _kept_in(out: Path) -> Kept:
+    """The results of an earlier run; from all the same things they are not made anew."""
+
+    def kept(file: str) -> bytes | None:
+        for path in (out / STRUCTURE_SET, out / SEGMENTATION):
+            if path.is_file():
+                try:
+                    identity = read_identity(path)
+                except SliceRefused:
+                    continue  # whatever it is, it is not ours
+                if f"{identity.sop_instance_uid}.dcm" == file:
+                    return path.read_bytes()
+        return None
+
+    return kept
+
+
+def _draw(path: Path, scan: Scan, rois: Sequence[DrawnRoi]) -> None:
+    contours = {one.template.name: one.contours for one in rois}
+    colours = {one.template.name: one.template.colour for one in rois}
+    draw(path, scan.volume, contours, colours, "Automatic draft, unapproved")
+
+
+def _quality_as_written(settings: Settings, protocol: Protocol, found: Segmented) -> dict[str, RoiQuality]:
+    templates = settings.written_templates(protocol)
+    derived = {rule.roi for rule in protocol.derived}
+    return {
+        templates[one.name].name: replace(one, name=templates[one.name].name)
+        for one in found.quality
+        if one.name in templates and one.name not in derived
+    }
+
+
+def structures_of(outcome: Outcome) -> list[dict[str, Any]]:
+    """What was found: name, volume, and how far the folds agree where the model itself drew it."""
+    geometry = outcome.scan.volume.geometry
+    lines = []
+    for region in outcome.draft.regions:
+        quality = outcome.quality.get(region.template.name)
+        lines.append(
+            {
+                "name": region.template.name,
+                "volume_cm3": round(region.mask.volume_cm3(geometry), 2),
+                "fold_dice": None if quality is None else quality.fold_dice,
+                "entropy": None if quality is None else quality.entropy,
+                "flags": [] if quality is None else list(quality.flags),
+                "made_from": list(region.made_from),
+            }
+        )
+    return lines
+
+
+def report(outcome: Outcome) -> dict[str, Any]:
+    """Everything that is known about a result, for programs; no patient is named."""
+    package = outcome.ensemble.package
+    return {
+        "model": {"name": package.manifest.name, "version": package.manifest.version, "digest": package.digest},
+        "protocol": outcome.protocol.name,
+        "engines": list(dict.fromkeys(network.engine for network in outcome.ensemble.networks)),
+        "input_digest": outcome.scan.digest,
+        "warnings": list(outcome.warnings),
+        "structures": structures_of(outcome),
+        "not_found": [template.name for template in outcome.draft.missing],
+        "left_out": [template.name for template in outcome.draft.left_out],
+        "worth_a_look": [{"rule": one.rule, "roi": one.roi, "sentence": one.sentence} for one in outcome.findings],
+        "skipped": {str(path): why for path, why in outcome.skipped.items()},
+        "files": [str(path) for path in outcome.files],
+    }
+
+
+def structures_table(outcome: Outcome) -> Table:
+    """What was found, for people."""
+    table = Table(title="Structures", title_justify="left")
+    table.add_column("Name")
+    for heading in ("Volume cm³", "Dice of the folds", "Entropy"):
+        table.add_column(heading, justify="right")
+    table.add_column("A careful look")
+    for line in structures_of(outcome):
+        figures = ("" if line[key] is None else f"{line[key]:.3f}" for key in ("fold_dice", "entropy"))
+        flags = Text("; ".join(line["flags"]), style="yellow")
+        table.add_row(Text(line["name"]), f"{line['volume_cm3']:.1f}", *figures, flags)
+    for template in outcome.draft.missing:
+        table.add_row(Text(template.name), "not found")
+    return table
