@@ -50,7 +50,7 @@ class StepBars:
         left_s = time_left_s(done, total, now_s - self._began_s.setdefault(step, now_s))
         left = f"about {in_words(left_s)} left" if left_s else ""
         if not self._console.is_terminal:
-            if done < total and now_s - self._spoke_s > _SPEAK_EVERY_S:
+            if 0 < done < total and now_s - self._spoke_s > _SPEAK_EVERY_S:
                 self._spoke_s = now_s
                 self._console.print(f"{words}: {done} of {total}" + (f", {left}" if left else ""), soft_wrap=True)
             return
