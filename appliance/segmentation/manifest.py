@@ -120,8 +120,9 @@ class RoiRule(_Part):
         classes: their union is the ROI.
         side: keep the patient's left or right of the midline only.
         midline_from: classes or ROIs whose centre of mass marks the midline.
-        keep: which connected parts stay: "all", "largest", or "min_fraction:0.1" (parts of at least a tenth
-            of the largest). Voxels are connected by faces.
+        keep: which connected parts stay: "all", "largest", "min_fraction:0.1" (parts of at least a tenth of the
+            largest) or "min_share:0.1" (of at least a tenth of all, and the largest; InnerEye's threshold). Voxels are
+            connected by faces.
         fill_holes: "axial" fills what is enclosed within its slice, "all" what is enclosed in space.
         smooth_mm: width (standard deviation) of a Gaussian over the decided region; 0 leaves it.
         must_touch: ROIs of which it has to touch each; flagged where it does not.
@@ -133,7 +134,7 @@ class RoiRule(_Part):
     classes: tuple[Name, ...] = Field(min_length=1)
     side: Literal["left", "right"] | None = None
     midline_from: tuple[Name, ...] = ()
-    keep: str = Field(default="all", pattern=r"^(all|largest|min_fraction:0?\.\d+)$")
+    keep: str = Field(default="all", pattern=r"^(all|largest|min_(fraction|share):0?\.\d+)$")
     fill_holes: Literal["none", "axial", "all"] = "none"
     smooth_mm: float = Field(default=0.0, ge=0, le=10)
     must_touch: tuple[RoiName, ...] = ()
