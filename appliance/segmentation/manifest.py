@@ -70,6 +70,12 @@ class NetworkInput(_Part):
     padding: Literal["air", "zero"] = "air"
     mirror: tuple[Literal["z", "y", "x"], ...] = ()
 
+    @model_validator(mode="after")
+    def _splines_fill_the_scan(self) -> Self:
+        if self.resampling == "cubic" and (self.crop != "whole" or self.skip_air):
+            raise ValueError('"cubic" needs crop "whole" and skip_air false, as nnU-Net has them')
+        return self
+
 
 class NetworkDefinition(_Part):
     """Which network the tensors of the folds belong to: a name that `models.build` knows, and its arguments."""

@@ -11,12 +11,16 @@ from scipy import ndimage
 from appliance.dicom.ct_volume import CtVolume
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.errors import Reason, SeriesRefused
-from appliance.segmentation.manifest import Channel, Manifest
-from appliance.segmentation.resample import area_weights
+from appliance.segmentation.manifest import Channel, Manifest, NetworkInput
+from appliance.segmentation.resample import area_weights, cubic_weights
+from appliance.segmentation.sliding_window import Tile
 from appliance.segmentation.working_grid import Box, WorkingGrid, enclosing
 
 AIR_HU = -1000.0
 """What lies outside the scan, and the least value inside: scanners mark outside the field of view with less."""
+
+TISSUE_HU = -850.0
+"""A tile without any voxel above this holds air alone, not even lung; it is background without asking."""
 
 BODY_HU = -300
 """Skin, fat and denser is above; air, clothes and most of the mattress below."""
@@ -33,15 +37,38 @@ MIN_PART_FRACTION = 0.01
 
 @dataclass(frozen=True, eq=False)
 class WorkingVolume:
-    """A CT on the network's grid.
+    """A CT on the network's grid, along the series axes.
 
     Attributes:
-        hu: float32 (z, y, x), LPS, never below AIR_HU.
-        grid: where these voxels are.
+        grid: where its voxels are.
+        network_input: how the network wants them.
+        values: float32 HU (z, y, x), never below AIR_HU, of which channels are made tile by tile; or the channels
+            (channels, z, y, x), where they had to be made before resampling.
     """
 
-    hu: NDArray[np.float32]
     grid: WorkingGrid
+    network_input: NetworkInput
+    values: NDArray[np.float32]
+
+    def is_air(self, box: Box) -> bool:
+        """Whether a box holds no tissue, not even lung; of channels that cannot be told."""
+        return self.values.ndim == 3 and bool(self.values[box].max() <= TISSUE_HU)
+
+    def channels(self, tile: Tile) -> NDArray[np.float32]:
+        """The network's input for one tile (channels, z, y, x), in the network's axes and of its full size."""
+        wanted, channels = self.network_input, self.network_input.channels
+        shape = self.grid.in_series_axes(wanted.tile)
+        made = self.values[..., *tile.box]
+        if made.ndim == 3:
+            made = normalise(made, channels)
+        if made.shape[1:] != shape:
+            air = normalise(np.full((1, 1, 1), AIR_HU, np.float32), channels)
+            piece = np.zeros((len(channels), *shape), np.float32)
+            if wanted.padding == "air":
+                piece += air
+            piece[:, *tile.inset] = made
+            made = piece
+        return np.ascontiguousarray(self.grid.to_network(made, np))
 
 
 def refuse_outside_limits(geometry: SeriesGeometry, manifest: Manifest) -> None:
@@ -73,32 +100,25 @@ def refuse_outside_limits(geometry: SeriesGeometry, manifest: Manifest) -> None:
             )
 
 
-def to_working_grid(volume: CtVolume, spacing_mm: tuple[float, float, float]) -> WorkingVolume:
-    """Resample a CT to the working grid of `spacing_mm` (LPS z, y, x) and crop it to the body.
+def to_working_grid(volume: CtVolume, network_input: NetworkInput) -> WorkingVolume:
+    """Resample a CT to the network's grid, and crop it to the body where the model wants that.
 
     The grid is anchored to the whole scan and cropped only afterwards, so that neither a voxel's value nor its
-    place depends on the crop, and the crop does not depend on how the series is stored. One slice at a time is
-    held as float.
+    place depends on the crop, and the crop does not depend on how the series is stored.
 
     Raises:
         SeriesRefused: ORIENTATION_UNSUPPORTED.
     """
-    grid = WorkingGrid.over(volume.geometry, spacing_mm)
-    spacings_mm = [spacing_mm[grid.series_axes.index(axis)] for axis in range(3)]
-
-    def weights(axis: int, ct_centres_mm: NDArray[np.float64]) -> NDArray[np.float32]:
-        return area_weights(ct_centres_mm, grid.centres_mm[axis], spacings_mm[axis]).astype(np.float32)
-
-    planes = np.empty((len(volume.hu), len(grid.centres_mm[1]), len(grid.centres_mm[2])), np.float32)
-    for index, (plane, ct_slice) in enumerate(zip(planes, volume.hu, strict=True)):
-        if not index or grid.is_sheared:
-            rows_mm, columns_mm = grid.ct_rows_and_columns_mm(index)
-            over_y, over_x = weights(1, rows_mm), weights(2, columns_mm)
-        np.matmul(over_y @ np.maximum(ct_slice, np.float32(AIR_HU)), over_x.T, out=plane)
-    hu = np.tensordot(weights(0, grid.ct_centres_mm[0]), planes, axes=1)
+    cubic = network_input.resampling == "cubic"
+    grid = WorkingGrid.over(volume.geometry, network_input.spacing_mm, network_input.orientation, fill=cubic)
+    if cubic:
+        return WorkingVolume(grid, network_input, _by_splines(volume, grid, network_input.channels))
+    spacings_mm = grid.in_series_axes(network_input.spacing_mm)
+    hu = _by_areas(volume, grid, spacings_mm)
+    if network_input.crop == "whole":
+        return WorkingVolume(grid, network_input, hu)
     box = _body_box(hu, [CROP_MARGIN_MM / axis_spacing_mm for axis_spacing_mm in spacings_mm])
-    cropped = grid.cropped(box)
-    return WorkingVolume(cropped.to_lps(hu[box]), cropped)
+    return WorkingVolume(grid.cropped(box), network_input, np.ascontiguousarray(hu[box]))
 
 
 def normalise(hu: NDArray[np.float32], channels: Sequence[Channel]) -> NDArray[np.float32]:
@@ -109,6 +129,39 @@ def normalise(hu: NDArray[np.float32], channels: Sequence[Channel]) -> NDArray[n
             for channel in channels
         ]
     ).astype(np.float32, copy=False)
+
+
+def _by_areas(volume: CtVolume, grid: WorkingGrid, spacings_mm: tuple[float, float, float]) -> NDArray[np.float32]:
+    """Hounsfield units as means over the working voxels; one slice of the CT at a time is held as float."""
+
+    def weights(axis: int, ct_centres_mm: NDArray[np.float64]) -> NDArray[np.float32]:
+        return area_weights(ct_centres_mm, grid.centres_mm[axis], spacings_mm[axis]).astype(np.float32)
+
+    planes = np.empty((len(volume.hu), *grid.shape[1:]), np.float32)
+    for index, (plane, ct_slice) in enumerate(zip(planes, volume.hu, strict=True)):
+        if not index or grid.is_sheared:
+            rows_mm, columns_mm = grid.ct_rows_and_columns_mm(index)
+            over_y, over_x = weights(1, rows_mm), weights(2, columns_mm)
+        np.matmul(over_y @ np.maximum(ct_slice, np.float32(AIR_HU)), over_x.T, out=plane)
+    return np.tensordot(weights(0, grid.ct_centres_mm[0]), planes, axes=1)
+
+
+def _by_splines(volume: CtVolume, grid: WorkingGrid, channels: Sequence[Channel]) -> NDArray[np.float32]:
+    """Channels (channels, z, y, x) as nnU-Net makes them: normalised first, then splines of order 3, then clipped."""
+    over_z, over_y, over_x = (
+        cubic_weights(count, wanted).astype(np.float32)
+        for count, wanted in zip(volume.hu.shape, grid.shape, strict=True)
+    )
+    values = np.empty((len(channels), *grid.shape), np.float32)
+    planes = np.empty((len(volume.hu), *grid.shape[1:]), np.float32)
+    for channel, resampled in zip(channels, values, strict=True):
+        low, high = np.inf, -np.inf
+        for plane, ct_slice in zip(planes, volume.hu, strict=True):
+            (normal,) = normalise(ct_slice.astype(np.float32), [channel])
+            low, high = min(low, float(normal.min())), max(high, float(normal.max()))
+            np.matmul(over_y @ normal, over_x.T, out=plane)
+        np.clip(np.tensordot(over_z, planes, axes=1), low, high, out=resampled)
+    return values
 
 
 def _body_box(hu: NDArray[np.float32], margins: Sequence[float]) -> Box:

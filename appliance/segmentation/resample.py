@@ -6,9 +6,17 @@ holds. Every row sums to 1, and inside the source a linear ramp is reproduced ex
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
+
+from appliance.segmentation.arrays import Arrays
+from appliance.segmentation.backends.network import Array
+
+BLOCK = 64
+"""Targets whose matrix is kept as one: few enough that most of it is not zero, enough for a fast product."""
 
 
 def linear_weights(source_mm: NDArray[np.float64], target_mm: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -47,7 +55,79 @@ def area_weights(
     return np.asarray(np.mean(means, axis=0))
 
 
+def cubic_weights(sources: int, targets: int) -> NDArray[np.float64]:
+    """Return the matrix (targets, sources) of spline interpolation of order 3 between grids that share both ends.
+
+    It is what scipy's zoom with half-pixel convention does to an axis, prefilter and edges included, and so what
+    nnU-Net does by skimage.
+    """
+    if sources == targets:
+        return np.eye(sources)
+    columns = [
+        ndimage.zoom(unit, targets / sources, order=3, mode="nearest", grid_mode=True) for unit in np.eye(sources)
+    ]
+    return np.stack(columns, axis=1)
+
+
 def used_sources(weights: NDArray[np.floating]) -> slice:
     """Return the range of source voxels that any target voxel uses."""
     used = np.flatnonzero(weights.any(axis=0))
     return slice(int(used[0]), int(used[-1]) + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    targets: slice
+    sources: slice
+    weights: Array  # (targets, sources)
+
+
+class AxisMap:
+    """One axis' matrix, in blocks of targets: a target needs its neighbourhood alone, not the whole axis.
+
+    Args:
+        weights: the whole matrix (targets, sources).
+        arrays: where it is applied.
+    """
+
+    def __init__(self, weights: NDArray[np.floating], arrays: Arrays) -> None:
+        self._blocks = []
+        for first in range(0, len(weights), BLOCK):
+            targets = slice(first, min(first + BLOCK, len(weights)))
+            sources = used_sources(weights[targets])
+            self._blocks.append(_Block(targets, sources, arrays.array(weights[targets, sources], "float32")))
+
+    def sources(self, targets: slice) -> slice:
+        """Return the range of source voxels that these targets use."""
+        met = [block.sources for block, _ in self._within(targets)]
+        return slice(min(side.start for side in met), max(side.stop for side in met))
+
+    def along_rows(self, values: Array, targets: slice, first: int, arrays: Arrays) -> Array:
+        """Resample the second axis of (n, sources, x) to (n, targets, x); `first` is the source at index 0."""
+        n, _, columns = values.shape
+        answer = arrays.empty((n, targets.stop - targets.start, columns), "float32")
+        for block, wanted in self._within(targets):
+            own = slice(wanted.start - block.targets.start, wanted.stop - block.targets.start)
+            into = slice(wanted.start - targets.start, wanted.stop - targets.start)
+            sources = slice(block.sources.start - first, block.sources.stop - first)
+            answer[:, into] = arrays.xp.matmul(block.weights[own], values[:, sources])
+        return answer
+
+    def along_columns(self, values: Array, targets: slice, first: int, arrays: Arrays) -> Array:
+        """Resample the last axis of (n, y, sources) to (n, y, targets); `first` is the source at index 0."""
+        n, rows, _ = values.shape
+        answer = arrays.empty((n, rows, targets.stop - targets.start), "float32")
+        for block, wanted in self._within(targets):
+            own = slice(wanted.start - block.targets.start, wanted.stop - block.targets.start)
+            into = slice(wanted.start - targets.start, wanted.stop - targets.start)
+            sources = slice(block.sources.start - first, block.sources.stop - first)
+            answer[:, :, into] = arrays.xp.matmul(values[:, :, sources], block.weights[own].T)
+        return answer
+
+    def _within(self, targets: slice) -> list[tuple[_Block, slice]]:
+        """The blocks that hold any of these targets, and which of them each holds."""
+        return [
+            (block, slice(max(targets.start, block.targets.start), min(targets.stop, block.targets.stop)))
+            for block in self._blocks
+            if block.targets.start < targets.stop and targets.start < block.targets.stop
+        ]

@@ -7,9 +7,9 @@ from appliance.dicom.ct_volume import CtVolume
 from appliance.dicom.roi import RoiMask
 from appliance.dicom.scan_description import ScanDescription
 from appliance.segmentation.ensemble import Ensemble, OnTile
-from appliance.segmentation.postprocess import decide
 from appliance.segmentation.preprocess import refuse_outside_limits
 from appliance.segmentation.quality import RoiQuality
+from appliance.segmentation.roi_rules import apply_rules
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ def segment(
     del description
     manifest = ensemble.package.manifest
     refuse_outside_limits(volume.geometry, manifest)
-    probabilities = ensemble.predict(volume, on_tile)
-    masks = tuple(decide(probabilities, manifest))
+    labelled = ensemble.label(volume, on_tile)
+    masks = tuple(apply_rules(labelled.labels, labelled.grid, manifest))
     quality = tuple(RoiQuality(mask.name, None, None, mask.volume_cm3(volume.geometry)) for mask in masks)
-    return Segmented(masks, quality, network_effort=probabilities.network_effort)
+    return Segmented(masks, quality, network_effort=labelled.network_effort)

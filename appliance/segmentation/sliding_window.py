@@ -2,67 +2,112 @@
 
 Tiles stand on a product grid, so the weights of all tiles along one axis can be made to sum to 1 beforehand. What
 is accumulated is then already the weighted mean: no count map, no division.
+
+They come in rows along the first series axis: what lies below the first voxel of the next row is finished.
 """
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.segmentation.working_grid import Box
+from appliance.segmentation.working_grid import Box, WorkingGrid
 
 SIGMA_FRACTION = 0.125
 """Width of the Gaussian weight as a fraction of the tile (nnU-Net's choice): a network knows least at its edges."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Span:
-    inside: slice  # of the volume
-    inset: slice  # the same voxels, within the tile
-    weights: NDArray[np.float64]  # of these voxels; over all spans they sum to 1 at every voxel
+class Span:
+    """What one tile covers of one axis.
+
+    Attributes:
+        inside: of the volume.
+        inset: the same voxels, within the tile.
+        weights: float32, of these voxels; over all spans they sum to 1 at every voxel.
+        owned: of the volume; every voxel belongs to exactly one span, the one that sees most around it.
+    """
+
+    inside: slice
+    inset: slice
+    weights: NDArray[np.float32]
+    owned: slice
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """One network input.
+    """One network input, by its spans along the series axes (z, y, x)."""
+
+    spans: tuple[Span, Span, Span]
+
+    @property
+    def box(self) -> Box:
+        """Which voxels of the volume it covers."""
+        z, y, x = (span.inside for span in self.spans)
+        return z, y, x
+
+    @property
+    def inset(self) -> Box:
+        """Where these lie within the tile, if the volume is smaller than the tile."""
+        z, y, x = (span.inset for span in self.spans)
+        return z, y, x
+
+    @property
+    def owned(self) -> Box:
+        """Which voxels of `box`, counted from its first, belong to this tile alone."""
+        z, y, x = (
+            slice(span.owned.start - span.inside.start, span.owned.stop - span.inside.start) for span in self.spans
+        )
+        return z, y, x
+
+
+@dataclass(frozen=True, eq=False)
+class TileRow:
+    """All tiles that begin at one voxel of the first axis.
 
     Attributes:
-        box: which voxels of the volume it covers, (z, y, x).
-        inset: where these lie within the tile, if the volume is smaller than the tile.
-        weights: float32 (z, y, x) of the box's shape; over all tiles they sum to 1 at every voxel.
+        first: that voxel.
+        finished: the first voxel of the next row, or the end: so far everything is known after this row.
+        tiles: in the order of the other axes.
     """
 
-    box: Box
-    inset: Box
-    weights: NDArray[np.float32]
+    first: int
+    finished: int
+    tiles: tuple[Tile, ...]
 
 
-def cover(shape: tuple[int, ...], tile: tuple[int, ...], overlap: float) -> list[Tile]:
-    """Cover a volume of `shape` (z, y, x) with evenly spread tiles that overlap by at least `overlap`."""
-    axes = [_spans(length, size, overlap) for length, size in zip(shape, tile, strict=True)]
+def cover(grid: WorkingGrid, tile: Sequence[int], overlap: float) -> list[TileRow]:
+    """Cover a grid with evenly spread tiles that overlap by at least `overlap`.
+
+    The tiles meet the same anatomy whichever way the series is stored.
+
+    Args:
+        grid: what to cover.
+        tile: voxels of a tile along the network's axes (z, y, x).
+        overlap: least share of a tile's side that neighbours have in common.
+    """
+    sizes = grid.in_series_axes(tile)
+    backwards = grid.in_series_axes(grid.reversed_axes)
+    along = [
+        _mirrored(spans(length, size, overlap), length, size) if back else spans(length, size, overlap)
+        for length, size, back in zip(grid.shape, sizes, backwards, strict=True)
+    ]
+    ends = [*(span.inside.start for span in along[0][1:]), grid.shape[0]]
     return [
-        Tile(
-            (z.inside, y.inside, x.inside),
-            (z.inset, y.inset, x.inset),
-            np.einsum("z,y,x->zyx", z.weights, y.weights, x.weights).astype(np.float32),
-        )
-        for z, y, x in itertools.product(*axes)
+        TileRow(first.inside.start, end, tuple(Tile((first, y, x)) for y, x in itertools.product(*along[1:])))
+        for first, end in zip(along[0], ends, strict=True)
     ]
 
 
-def cut(volume: NDArray[np.float32], tile: Tile, shape: tuple[int, ...], padding: float) -> NDArray[np.float32]:
-    """Cut one tile of `shape` out of a volume (z, y, x); beyond the volume it holds `padding`."""
-    piece = np.full(shape, padding, np.float32)
-    piece[tile.inset] = volume[tile.box]
-    return piece
-
-
-def _spans(length: int, size: int, overlap: float) -> list[_Span]:
+def spans(length: int, size: int, overlap: float) -> list[Span]:
+    """Cover an axis of so many voxels with spans of `size`; one alone stands in the middle of its tile."""
     if length <= size:
         before = (size - length) // 2
-        return [_Span(slice(0, length), slice(before, before + length), np.ones(length))]
+        whole = slice(0, length)
+        return [Span(whole, slice(before, before + length), np.ones(length, np.float32), whole)]
     stride = max(1, math.floor(size * (1 - overlap)))
     count = math.ceil((length - size) / stride) + 1
     starts = np.rint(np.linspace(0, length - size, count)).astype(int).tolist()
@@ -70,4 +115,23 @@ def _spans(length: int, size: int, overlap: float) -> list[_Span]:
     total = np.zeros(length)
     for start in starts:
         total[start : start + size] += window
-    return [_Span(slice(start, start + size), slice(0, size), window / total[start : start + size]) for start in starts]
+    borders = [0, *((before + size + after) // 2 for before, after in itertools.pairwise(starts)), length]
+    return [
+        Span(
+            slice(start, start + size),
+            slice(0, size),
+            (window / total[start : start + size]).astype(np.float32),
+            slice(*owned),
+        )
+        for start, owned in zip(starts, itertools.pairwise(borders), strict=True)
+    ]
+
+
+def _mirrored(forward: list[Span], length: int, size: int) -> list[Span]:
+    def turned(side: slice, end: int) -> slice:
+        return slice(end - side.stop, end - side.start)
+
+    return [
+        Span(turned(one.inside, length), turned(one.inset, size), one.weights[::-1], turned(one.owned, length))
+        for one in reversed(forward)
+    ]

@@ -2,21 +2,23 @@
 
 Large arrays always keep the series' axes. Along each of them a voxel has one coordinate in mm, so that both grids
 are three lists of voxel centres, and going from one to the other is one matrix product for each axis. Where a tilted
-gantry shifts each slice in its own plane, the products within the slice are each slice's own. Only the small arrays
-of the working grid are turned to LPS (index axes to the head, the back and the patient's left), which is what
-networks are trained on.
+gantry shifts each slice in its own plane, the products within the slice are each slice's own. Only single tiles are
+turned to the axes that the network was trained on.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.errors import Reason, SeriesRefused
+from appliance.segmentation.backends.network import Array
 
+T = TypeVar("T")
 Box: TypeAlias = tuple[slice, slice, slice]
 Centres: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
@@ -35,8 +37,9 @@ class WorkingGrid:
         ct_centres_mm: voxel centres of the CT along each series axis, ascending; within the plane, of the first slice.
         shear_mm: how far each slice of the CT is shifted along the series axes (y, x), shape (slices, 2).
         centres_mm: voxel centres of this grid along each series axis, ascending.
-        series_axes: for each LPS index axis (z, y, x) the series axis that runs along it.
-        reversed_axes: for each LPS index axis whether the series axis runs the other way.
+        series_axes: for each of the network's index axes (z, y, x) the series axis that runs along it.
+        reversed_axes: for each of them whether the series axis runs the other way.
+        left_is_descending: whether the index along the left-right axis falls towards the patient's left.
     """
 
     ct_centres_mm: Centres
@@ -44,30 +47,51 @@ class WorkingGrid:
     centres_mm: Centres
     series_axes: tuple[int, int, int]
     reversed_axes: tuple[bool, bool, bool]
+    left_is_descending: bool
 
     @classmethod
-    def over(cls, geometry: SeriesGeometry, spacing_mm: tuple[float, float, float]) -> Self:
-        """Lay the smallest grid of `spacing_mm` (LPS z, y, x) over the whole scan, centred on it.
+    def over(
+        cls,
+        geometry: SeriesGeometry,
+        spacing_mm: tuple[float, float, float],
+        orientation: str = "LPS",
+        *,
+        fill: bool = False,
+    ) -> Self:
+        """Lay the smallest grid of `spacing_mm` (z, y, x of the network) over the whole scan, centred on it.
 
         Being centred, it meets the same anatomy in the same voxels whichever way the series is stored.
+
+        Args:
+            geometry: of the scan.
+            spacing_mm: of the grid.
+            orientation: where the network's x, y and z grow to, in letters of the patient's directions.
+            fill: end exactly where the scan ends, with a spacing that is only nearly the one asked for.
 
         Raises:
             SeriesRefused: ORIENTATION_UNSUPPORTED if the axes are far from the patient's.
         """
-        series_axes, reversed_axes = _closest_lps(geometry)
+        series_axes, lps_reversed = _closest_lps(geometry)
+        turned = [letter != lps for letter, lps in zip(reversed(orientation), "SPL", strict=True)]
+        z_back, y_back, x_back = (back != turn for back, turn in zip(lps_reversed, turned, strict=True))
         ct_centres_mm = _ct_centres_mm(geometry)
-        spacings_mm = [0.0, 0.0, 0.0]
-        for series_axis, axis_spacing_mm in zip(series_axes, spacing_mm, strict=True):
-            spacings_mm[series_axis] = axis_spacing_mm
+        spacings_mm = [spacing_mm[series_axes.index(axis)] for axis in range(3)]
         shear_mm = _shear_mm(geometry)
         reach_mm = [(0.0, 0.0), *((shifts.min(), shifts.max()) for shifts in shear_mm.T)]
         z_mm, y_mm, x_mm = (
-            _centred(centres[0] + low, centres[-1] + high, ct_spacing_mm, axis_spacing_mm)
+            _centred((centres[0] + low, centres[-1] + high), ct_spacing_mm, axis_spacing_mm, fill=fill)
             for centres, (low, high), ct_spacing_mm, axis_spacing_mm in zip(
                 ct_centres_mm, reach_mm, geometry.spacing_mm, spacings_mm, strict=True
             )
         )
-        return cls(ct_centres_mm, shear_mm, (z_mm, y_mm, x_mm), series_axes, reversed_axes)
+        back = (z_back, y_back, x_back)
+        return cls(ct_centres_mm, shear_mm, (z_mm, y_mm, x_mm), series_axes, back, lps_reversed[2])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels of this grid along the series axes (z, y, x)."""
+        z_mm, y_mm, x_mm = self.centres_mm
+        return len(z_mm), len(y_mm), len(x_mm)
 
     @property
     def ct_shape(self) -> tuple[int, int, int]:
@@ -90,27 +114,29 @@ class WorkingGrid:
         """The series axis that runs between the patient's right and left."""
         return self.series_axes[2]
 
-    @property
-    def left_is_descending(self) -> bool:
-        """Whether the index along that axis falls towards the patient's left."""
-        return self.reversed_axes[2]
-
     def cropped(self, box: Box) -> Self:
         """Keep only the voxels of a box, given along the series axes."""
         z_mm, y_mm, x_mm = (centres[side] for centres, side in zip(self.centres_mm, box, strict=True))
         return replace(self, centres_mm=(z_mm, y_mm, x_mm))
 
-    def to_lps(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turn the last three axes of an array on this grid from the series' to LPS (z, y, x)."""
+    def to_network(self, array: Array, xp: Any) -> Array:
+        """Turn the last three axes of an array on this grid from the series' to the network's (z, y, x)."""
         first = array.ndim - 3
-        order = (*range(first), *(first + axis for axis in self.series_axes))
-        return np.ascontiguousarray(np.flip(array.transpose(order), self._flips(first)))
+        turned = xp.permute_dims(array, (*range(first), *(first + axis for axis in self.series_axes)))
+        flips = self._flips(first)
+        return xp.flip(turned, axis=flips) if flips else turned
 
-    def to_series(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turn the last three axes of an array on this grid from LPS (z, y, x) to the series'."""
+    def to_series(self, array: Array, xp: Any) -> Array:
+        """Turn the last three axes of an array on this grid from the network's (z, y, x) to the series'."""
         first = array.ndim - 3
-        order = (*range(first), *(first + self.series_axes.index(axis) for axis in range(3)))
-        return np.ascontiguousarray(np.flip(array, self._flips(first)).transpose(order))
+        flips = self._flips(first)
+        turned = xp.flip(array, axis=flips) if flips else array
+        return xp.permute_dims(turned, (*range(first), *(first + self.series_axes.index(axis) for axis in range(3))))
+
+    def in_series_axes(self, sides: Sequence[T]) -> tuple[T, T, T]:
+        """Order what is given for each of the network's axes (z, y, x) by the series' axes."""
+        z, y, x = (sides[self.series_axes.index(axis)] for axis in range(3))
+        return z, y, x
 
     def _flips(self, first: int) -> tuple[int, ...]:
         return tuple(first + axis for axis in range(3) if self.reversed_axes[axis])
@@ -157,8 +183,15 @@ def _shear_mm(geometry: SeriesGeometry) -> NDArray[np.float64]:
     return shear_mm if np.ptp(shear_mm, axis=0).max() > SHEAR_FROM_MM else np.zeros_like(shear_mm)
 
 
-def _centred(first_mm: float, last_mm: float, ct_spacing_mm: float, spacing_mm: float) -> NDArray[np.float64]:
+def _centred(
+    ends_mm: tuple[float, float], ct_spacing_mm: float, spacing_mm: float, *, fill: bool
+) -> NDArray[np.float64]:
+    first_mm, last_mm = ends_mm
     extent_mm = last_mm - first_mm + ct_spacing_mm
-    count = max(1, int(np.ceil(extent_mm / spacing_mm - 1e-6)))
+    if fill:
+        count = max(1, round(extent_mm / spacing_mm))
+        spacing_mm = extent_mm / count
+    else:
+        count = max(1, int(np.ceil(extent_mm / spacing_mm - 1e-6)))
     middle_mm = (first_mm + last_mm) / 2
     return np.asarray(middle_mm + (np.arange(count) - (count - 1) / 2) * spacing_mm)

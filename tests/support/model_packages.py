@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save_model
 
+from appliance.segmentation.manifest import Manifest
+
 HU_PER_UNIT = 1000.0
 
 BONE_ROIS: tuple[Mapping[str, Any], ...] = (
@@ -80,6 +82,33 @@ def make_threshold_package(
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
     (folder / "CARD.md").write_text("# Thresholds on HU\n\nFor tests only.\n")
     return folder
+
+
+def manifest_of_classes(classes: int, **replaced: Any) -> Manifest:
+    """A manifest of so many classes, each of which is a ROI; `replaced` are its keys."""
+    names = ["background", *(f"class_{number}" for number in range(1, classes))]
+    given = {
+        "format": 1,
+        "name": "classes",
+        "version": "1.0.0",
+        "title": "Classes",
+        "intended_use": "tests; not for clinical use",
+        "training": "none",
+        "licence": "Apache-2.0",
+        "input": {
+            "spacing_mm": [4.0, 4.0, 4.0],
+            "tile": [8, 8, 8],
+            "overlap": 0.5,
+            "orientation": "LPS",
+            "channels": [{"offset_hu": 0.0, "scale_hu": HU_PER_UNIT, "clip": [-1.0, 2.0]}],
+        },
+        "classes": names,
+        "ensemble": "mean_softmax",
+        "folds": [{"file": "fold_0.onnx", "sha256": "0" * 64}],
+        "rois": [{"name": name, "classes": [name]} for name in names[1:]],
+        "limits": {"slice_spacing_mm": [0.5, 6.0], "min_extent_mm": [10.0, 10.0, 10.0]},
+    }
+    return Manifest.model_validate(given | replaced)
 
 
 def threshold_logits(hu: Any, thresholds_hu: Sequence[float], gain_per_hu: float) -> Any:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from appliance.dicom.geometry import SeriesGeometry
+from appliance.dicom.scan_description import ScanDescription
 from appliance.segmentation.ensemble import Ensemble
 from appliance.segmentation.model_package import load_package
 from appliance.segmentation.opening import open_ensemble
-from appliance.segmentation.postprocess import decide
+from appliance.segmentation.segment import segment
 from tests.support.ct_volumes import PATIENT_POSITIONS, mask_positions_mm, scan, series_grid
 from tests.support.model_packages import BONE_ROIS, make_threshold_package
 
@@ -31,8 +32,7 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Ensemble:
 
 
 def find_bone(ensemble: Ensemble, scene: Any, geometry: SeriesGeometry) -> Any:
-    probabilities = ensemble.predict(scan(scene, geometry), lambda *_: None)
-    (bone,) = decide(probabilities, ensemble.package.manifest)
+    (bone,) = segment(ensemble, scan(scene, geometry), ScanDescription()).masks
     return mask_positions_mm(bone, geometry)
 
 
@@ -106,8 +106,7 @@ def test_a_ball_stays_where_it_is_in_every_geometry_that_is_accepted(
         distance_mm = np.sqrt((x_mm - middle_mm[0]) ** 2 + (y_mm - middle_mm[1]) ** 2 + (z_mm - middle_mm[2]) ** 2)
         return 40 + 960 * np.clip(30.5 - distance_mm, 0.0, 1.0)
 
-    probabilities = ensemble.predict(scan(ball, geometry), lambda *_: None)
-    (bone,) = decide(probabilities, ensemble.package.manifest)
+    (bone,) = segment(ensemble, scan(ball, geometry), ScanDescription()).masks
     found_mm = mask_positions_mm(bone, geometry)
     weights = geometry.slice_thickness_mm[np.nonzero(bone.in_grid(geometry.shape))[0]]
     assert np.abs(np.average(found_mm, axis=0, weights=weights) - middle_mm).max() < 0.2
@@ -127,7 +126,7 @@ def test_a_phantom_like_ct_yields_the_rois_of_a_pelvis(tmp_path: Path) -> None:
     ensemble = open_ensemble(load_package(make_threshold_package(tmp_path)), threads=1)
     geometry = series_grid("HFS", (40, 160, 180), (3.0, 2.0, 2.0))
     volume = scan(pelvis, geometry)
-    masks = {mask.name: mask for mask in decide(ensemble.predict(volume, lambda *_: None), ensemble.package.manifest)}
+    masks = {mask.name: mask for mask in segment(ensemble, volume, ScanDescription()).masks}
     assert list(masks) == [roi["name"] for roi in BONE_ROIS]
     body_cm3 = np.pi * 15 * 10 * 12
     assert masks["External"].volume_cm3(geometry) == pytest.approx(body_cm3, rel=0.03)  # filled, and no couch

@@ -8,19 +8,40 @@ from tests.support.ct_volumes import PATIENT_POSITIONS, series_grid, voxel_centr
 
 
 @pytest.mark.parametrize("position", PATIENT_POSITIONS)
-def test_the_indices_of_an_lps_array_grow_to_the_head_the_back_and_the_left(position: str) -> None:
+def test_the_networks_indices_grow_to_the_head_the_back_and_the_left(position: str) -> None:
     geometry = series_grid(position, (5, 6, 7), (4.0, 4.0, 4.0))
     grid = WorkingGrid.over(geometry, (4.0, 4.0, 4.0))
     for axis, patient_axis in enumerate((2, 1, 0)):
-        along_mm = grid.to_lps(voxel_centres_mm(geometry)[..., patient_axis].astype(np.float32))
+        along_mm = grid.to_network(voxel_centres_mm(geometry)[..., patient_axis], np)
         assert np.allclose(np.diff(along_mm, axis=axis), 4.0)
 
 
 @pytest.mark.parametrize("position", PATIENT_POSITIONS)
-def test_going_to_lps_and_back_changes_nothing(position: str) -> None:
+def test_going_to_the_networks_axes_and_back_changes_nothing(position: str) -> None:
     grid = WorkingGrid.over(series_grid(position, (5, 6, 7), (4.0, 4.0, 4.0)), (4.0, 4.0, 4.0))
     array = np.random.default_rng(1).random((3, 5, 6, 7), np.float32)
-    assert np.array_equal(grid.to_series(grid.to_lps(array)), array)
+    assert np.array_equal(grid.to_series(grid.to_network(array, np), np), array)
+
+
+@pytest.mark.parametrize("position", PATIENT_POSITIONS)
+@pytest.mark.parametrize("orientation", ["RAS", "LAI", "RPS"])
+def test_a_network_of_another_orientation_sees_its_own(position: str, orientation: str) -> None:
+    geometry = series_grid(position, (5, 6, 7), (4.0, 4.0, 4.0))
+    grid = WorkingGrid.over(geometry, (4.0, 4.0, 4.0), orientation)
+    for axis, (patient_axis, letter) in enumerate(zip((2, 1, 0), reversed(orientation), strict=True)):
+        along_mm = grid.to_network(voxel_centres_mm(geometry)[..., patient_axis], np)
+        assert np.allclose(np.diff(along_mm, axis=axis), 4.0 if letter in "LPS" else -4.0)
+    along_left = geometry.directions[grid.left_right_axis][0]
+    assert grid.left_is_descending == (along_left < 0)
+
+
+def test_a_grid_that_fills_the_scan_ends_where_the_scan_ends() -> None:
+    geometry = series_grid("HFS", (10, 50, 64), (2.5, 0.9, 0.7))
+    grid = WorkingGrid.over(geometry, (4.0, 3.0, 2.0), fill=True)
+    assert grid.shape == (6, 15, 22)
+    for centres, ct_centres in zip(grid.centres_mm, grid.ct_centres_mm, strict=True):
+        ends_mm = [(one[0] - (one[1] - one[0]) / 2, one[-1] + (one[1] - one[0]) / 2) for one in (centres, ct_centres)]
+        assert ends_mm[0] == pytest.approx(ends_mm[1])
 
 
 def test_the_grid_is_centred_and_covers_every_ct_voxel() -> None:
