@@ -110,11 +110,13 @@ class QualityLimits(_Part):
     Attributes:
         min_fold_dice: the folds' mean pairwise Dice below which it is flagged.
         max_entropy: mean entropy (nats) of its voxels above which it is flagged.
+        max_doubt: doubt (`quality.py`) above which it is flagged.
         volume_cm3: volumes that are usual.
     """
 
     min_fold_dice: Share | None = None
     max_entropy: Positive | None = None
+    max_doubt: Positive | None = None
     volume_cm3: Range | None = None
 
 
@@ -234,6 +236,7 @@ class Manifest(_Part):
         accumulate: the precision in which tiles are added up; "float16" halves the memory of many classes.
         precisions: what the networks may compute in besides float32, where the device is faster in it.
         source: where an imported model came from, in words; None for our own.
+        max_draft_entropy: mean entropy (nats) of all ROIs above which each of them is flagged; it is the scan, then.
     """
 
     format: Literal[1]
@@ -256,6 +259,7 @@ class Manifest(_Part):
     summed_probabilities: tuple[SummedProbability, ...] = ()
     rois: tuple[RoiRule, ...] = Field(min_length=1)
     slice_exclusions: tuple[SliceExclusion, ...] = ()
+    max_draft_entropy: Positive | None = None
     limits: Limits
 
     @model_validator(mode="after")
