@@ -2,24 +2,22 @@
 
 import logging
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import click
 import structlog
-from rich.console import Console
 from rich.table import Table
 
 from appliance import __version__
 from appliance.clock import now_utc
+from appliance.commands.asking import console, settings_of
+from appliance.commands.models import models
 from appliance.dicom.roi import RoiTemplate
 from appliance.errors import ApplianceError, SettingsError
 from appliance.records.tables import Case
 from appliance.running import showing
-from appliance.settings import Settings, load_settings
-
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+from appliance.settings import load_settings
 
 
 class _Words(click.Group):
@@ -48,11 +46,6 @@ def main(ctx: click.Context, folder: Path) -> None:
     ctx.obj = partial(load_settings, folder)
 
 
-def _settings(ctx: click.Context) -> Settings:
-    read: Callable[[], Settings] = ctx.find_object(partial)  # type: ignore[assignment]
-    return read()
-
-
 @main.command()
 @click.pass_context
 def up(ctx: click.Context) -> None:
@@ -60,7 +53,7 @@ def up(ctx: click.Context) -> None:
     from appliance.running.supervisor import Supervisor
 
     _log_to_stderr()
-    Supervisor(_settings(ctx)).run()
+    Supervisor(settings_of(ctx)).run()
 
 
 def _role_command(role: str, words: str) -> None:
@@ -73,7 +66,7 @@ def _role_command(role: str, words: str) -> None:
         _log_to_stderr()
         if leave_with_parent:
             roles.leave_with_parent()
-        roles.ROLES[role](_settings(ctx))
+        roles.ROLES[role](settings_of(ctx))
 
 
 _role_command("listen", "Receive only: the DICOM listener.")
@@ -88,7 +81,7 @@ def migrate(ctx: click.Context) -> None:
     """Bring the database schema to this release's version."""
     from appliance.records import Database
 
-    database = Database(_settings(ctx).database_url)
+    database = Database(settings_of(ctx).database_url)
     database.migrate()
     console.print(f"{database.display_url}: schema {database.check()}")
 
@@ -105,7 +98,7 @@ def doctor(ctx: click.Context) -> None:
         Verdict.WRONG: "[red]WRONG[/]",
     }
     wrong = 0
-    for finding in examine(_settings(ctx)):
+    for finding in examine(settings_of(ctx)):
         wrong += finding.verdict is Verdict.WRONG
         console.print(f"{marks[finding.verdict]}  [bold]{finding.subject}[/]: {finding.words}", soft_wrap=True)
     if wrong:
@@ -136,10 +129,13 @@ def check(ctx: click.Context, file: Path, ct: Path | None, *, as_json: bool) -> 
 def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
     """The structures of rois.toml; none where this is no installation, as a file can be checked anywhere."""
     try:
-        return _settings(ctx).rois
+        return settings_of(ctx).rois
     except SettingsError as problem:
         click.echo(f"Names are not compared with rois.toml: {problem}", err=True)
         return {}
+
+
+main.add_command(models)
 
 
 @main.group()
@@ -153,7 +149,7 @@ def protocol_list(ctx: click.Context) -> None:
     """Print every protocol, in the order in which they are tried."""
     from appliance.running.protocols_shown import protocols_table
 
-    console.print(protocols_table(_settings(ctx)))
+    console.print(protocols_table(settings_of(ctx)))
 
 
 @protocol.command("show")
@@ -163,7 +159,7 @@ def protocol_show(ctx: click.Context, name: str) -> None:
     """Print what protocol NAME will write: each structure, and the form of the whole."""
     from appliance.running.protocols_shown import find_protocol, form_words, structures_table
 
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     shown = find_protocol(settings, name)
     console.print(structures_table(settings, shown))
     for sentence in form_words(settings, shown):
@@ -182,7 +178,7 @@ def case_list(ctx: click.Context, limit: int) -> None:
     """Print the state of every case, and what was set aside."""
     from appliance.records import Database, queries
 
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     database = Database(settings.database_url)
     database.check()
     with database.reading() as tx:
@@ -205,7 +201,7 @@ def case_retry(ctx: click.Context, case_id: int) -> None:
     from appliance.casework.case import retry
     from appliance.records import Database, queries
 
-    database = Database(_settings(ctx).database_url)
+    database = Database(settings_of(ctx).database_url)
     database.check()
     with database.transaction() as tx:
         retry(tx, _existing(queries.case_by_id(tx, case_id), case_id), at=now_utc(), actor="operator")
@@ -231,7 +227,7 @@ def audit_show(ctx: click.Context, case_id: int) -> None:
     from appliance.audit.trail import trail_of
     from appliance.records import Database, queries
 
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     database = Database(settings.database_url)
     database.check()
     with database.reading() as tx:
@@ -268,7 +264,7 @@ def demo(ctx: click.Context, folder: Path, ct: Path | None, *, keep: bool) -> No
     from appliance.running.demo.show import run_demo
 
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    run_demo(_settings(ctx), folder, ct, console, keep=keep)
+    run_demo(settings_of(ctx), folder, ct, console, keep=keep)
 
 
 def _log_to_stderr() -> None:

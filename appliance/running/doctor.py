@@ -16,6 +16,7 @@ from appliance.running.broker import ping
 from appliance.segmentation.backends.onnx_cpu import providers
 from appliance.segmentation.model_package import load_package
 from appliance.settings import Peer, Protocol, Settings
+from appliance.spool.model_store import ModelStore
 
 
 class Verdict(StrEnum):
@@ -81,7 +82,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 
 def _model(settings: Settings, protocol: Protocol) -> str:
-    package = load_package(settings.models_dir / protocol.model)
+    package = load_package(ModelStore.of(settings).active(protocol.model))
     drawn = {roi.name for roi in package.manifest.rois}
     unknown = ", ".join(name for name in protocol.asked_of_model if name not in drawn)
     if unknown:

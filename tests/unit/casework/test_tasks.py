@@ -298,7 +298,7 @@ def test_a_worker_that_fails_on_a_case_that_another_has_taken_over_leaves_it_to_
 @pytest.mark.parametrize(
     ("protocol", "patient", "reason", "words"),
     [
-        ({"model": "absent"}, {}, "model_missing", "there is no model package in"),
+        ({"model": "absent"}, {}, "model_missing", "there is no model package absent"),
         ({"rois": ["External", "Other"]}, {}, "model_invalid", "does not draw Other"),
         ({}, {"hu": bony_hu((6, 48, 48), bone_radius=0)}, "nothing_found", "none of the protocol's structures"),
         ({}, {"hu": bony_hu((6, 48, 48)) * 0 + AIR_HU}, "nothing_found", "none of the protocol's structures"),

@@ -58,7 +58,7 @@ def test_a_good_model_is_named_with_its_folds(doctor: Examine) -> None:
 @pytest.mark.parametrize(
     ("protocol", "words"),
     [
-        ({"model": "absent"}, "there is no model package in"),
+        ({"model": "absent"}, "there is no model package absent"),
         (
             {"rois": ["External", "Other"]},
             "neither does the model thresholds draw Other, nor does a [[derived]] rule make it; take it out of",

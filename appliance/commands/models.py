@@ -1,0 +1,118 @@
+"""`delineate models`: which models there are, what each one is, and which version works."""
+
+from collections.abc import Callable
+
+import click
+
+from appliance.commands.asking import console, settings_of
+from appliance.spool.model_store import ModelStore, StoredModel
+
+
+@click.group()
+def models() -> None:
+    """Models: those that came with the release, and your own."""
+
+
+def _named(command: Callable[..., None]) -> Callable[..., None]:
+    return click.argument("name")(click.argument("version", required=False)(command))
+
+
+def _find(ctx: click.Context, name: str, version: str | None) -> StoredModel:
+    return ModelStore.of(settings_of(ctx)).find(name, version)
+
+
+def _say(sentence: str) -> None:
+    console.print(sentence, markup=False, soft_wrap=True)
+
+
+@models.command("list")
+@click.option("--removed", is_flag=True, help="Show what was removed instead.")
+@click.pass_context
+def models_list(ctx: click.Context, *, removed: bool) -> None:
+    """Print every version of every model."""
+    from appliance.running.models_shown import models_table, removed_table
+
+    settings = settings_of(ctx)
+    console.print(removed_table(settings) if removed else models_table(settings))
+
+
+@models.command("show")
+@_named
+@click.pass_context
+def models_show(ctx: click.Context, name: str, version: str | None) -> None:
+    """Print what model NAME says about itself: its active version, or VERSION."""
+    from appliance.running.models_shown import model_words, structures_of
+    from appliance.segmentation.model_package import digest_of, read_manifest
+
+    model = _find(ctx, name, version)
+    console.print(structures_of(read_manifest(model.folder)))
+    for sentence in model_words(model, digest_of(model.folder)):
+        _say(sentence)
+
+
+@models.command("verify")
+@_named
+@click.pass_context
+def models_verify(ctx: click.Context, name: str, version: str | None) -> None:
+    """Check NAME's files against their digests, open its networks and ask each about a tile; changes nothing."""
+    _say(_verified_in_words(ctx, _find(ctx, name, version)))
+
+
+def _verified_in_words(ctx: click.Context, model: StoredModel) -> str:
+    from appliance.running.model_changes import verify
+
+    verified = verify(model, settings_of(ctx).worker.threads)
+    manifest = verified.package.manifest
+    tile = " x ".join(map(str, manifest.input.tile))
+    return (
+        f"{manifest.name} {manifest.version}: digests verified ({verified.package.digest[:12]}…), "
+        f"{len(manifest.folds)} folds answer on tiles of {tile} in {verified.trial.seconds:.2f} s each, "
+        f"run by {' and '.join(verified.trial.engines)}."
+    )
+
+
+@models.command("activate")
+@click.argument("name")
+@click.argument("version")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def models_activate(ctx: click.Context, name: str, version: str, *, yes: bool) -> None:
+    """Let VERSION of model NAME work from the next case on; an older version is the undo."""
+    from appliance.running.model_changes import activate, what_changes
+    from appliance.segmentation.model_package import read_manifest
+
+    model = _find(ctx, name, version)
+    if model.is_active:
+        _say(f"{name} {version} is active already.")
+        return
+    _say(_verified_in_words(ctx, model))
+    for sentence in what_changes(settings_of(ctx), model, read_manifest(model.folder)):
+        _say(sentence)
+    if not yes:
+        click.confirm("Activate it?", abort=True)
+    activate(settings_of(ctx), model)
+    _say(f"{name} {version} is active from the next case on; nothing has to be restarted.")
+
+
+@models.command("remove")
+@click.argument("name")
+@click.argument("version")
+@click.pass_context
+def models_remove(ctx: click.Context, name: str, version: str) -> None:
+    """Take VERSION of model NAME away, where nothing needs it."""
+    from appliance.running.model_changes import remove
+
+    remove(settings_of(ctx), _find(ctx, name, version))
+    _say(f"{name} {version} is removed; `delineate models restore {name} {version}` brings it back.")
+
+
+@models.command("restore")
+@click.argument("name")
+@click.argument("version")
+@click.pass_context
+def models_restore(ctx: click.Context, name: str, version: str) -> None:
+    """Bring back VERSION of model NAME that was removed; it is not active by that."""
+    from appliance.running.model_changes import restore
+
+    restore(settings_of(ctx), name, version)
+    _say(f"{name} {version} is there again; `delineate models activate {name} {version}` lets it work.")
