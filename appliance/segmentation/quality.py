@@ -70,12 +70,12 @@ def assess(
     found = {mask.name: mask for mask in masks}
     signs = {name: _signs(rules[name], labelled, manifest) for name in found}
     draft_entropy = mean_known([entropy for _, entropy in signs.values()])
-    whole = tuple(_of_the_draft(draft_entropy, manifest.max_draft_entropy))
+    whole = tuple(of_the_draft(draft_entropy, manifest.max_draft_entropy))
     assessed = []
     for name, (fold_dice, entropy) in signs.items():
         doubt = doubt_of(fold_dice, entropy, draft_entropy)
         plain = RoiQuality(name, fold_dice, entropy, found[name].volume_cm3(geometry), doubt=doubt)
-        flags = (*_beyond_limits(plain, rules[name].quality), *whole, *_odd_neighbours(rules[name], found))
+        flags = (*beyond_limits(plain, rules[name].quality), *whole, *_odd_neighbours(rules[name], found))
         assessed.append(RoiQuality(name, fold_dice, entropy, plain.volume_cm3, flags, doubt))
     return tuple(assessed)
 
@@ -111,7 +111,8 @@ def _signs(roi: RoiRule, labelled: Labelled, manifest: Manifest) -> tuple[float 
     return agreement.pairwise_dice(numbers, where), agreement.mean_entropy(numbers, where)
 
 
-def _beyond_limits(found: RoiQuality, limits: QualityLimits) -> Iterator[str]:
+def beyond_limits(found: RoiQuality, limits: QualityLimits) -> Iterator[str]:
+    """Say which limits of its own a ROI does not keep."""
     if _below(found.fold_dice, limits.min_fold_dice):
         yield f"the folds agree by {found.fold_dice:.2f} only, {limits.min_fold_dice:.2f} or more is usual"
     if _above(found.entropy, limits.max_entropy):
@@ -123,7 +124,8 @@ def _beyond_limits(found: RoiQuality, limits: QualityLimits) -> Iterator[str]:
         yield f"its volume is {found.volume_cm3:.0f} cm3, usually {low:.0f} to {high:.0f} cm3"
 
 
-def _of_the_draft(entropy: float | None, limit: float | None) -> Iterator[str]:
+def of_the_draft(entropy: float | None, limit: float | None) -> Iterator[str]:
+    """Say whether the mean entropy of all ROIs is beyond its limit."""
     if _above(entropy, limit):
         yield (
             f"the model wavers on this scan as a whole (entropy {entropy:.2f} nats, up to {limit:.2f} is usual); "
