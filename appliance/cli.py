@@ -178,6 +178,7 @@ def case() -> None:
 @click.pass_context
 def case_list(ctx: click.Context, limit: int) -> None:
     """Print the state of every case, and what was set aside."""
+    from appliance.audit.trail import structures_to_look_at
     from appliance.records import Database, queries
 
     settings = settings_of(ctx)
@@ -185,7 +186,8 @@ def case_list(ctx: click.Context, limit: int) -> None:
     database.check()
     with database.reading() as tx:
         cases, aside = queries.recent_cases(tx, limit), queries.quarantined(tx, limit)
-        lines = [showing.case_line(case, settings, now_utc()) for case in cases]
+        flagged = structures_to_look_at(tx, [case.id for case in cases])
+        lines = [showing.case_line(case, settings, now_utc(), flagged.get(case.id, ())) for case in cases]
     table = Table("Case", "State", "Patient", "Series", "Slices", "What now", title="Cases", title_justify="left")
     for line in lines:
         table.add_row(*line)

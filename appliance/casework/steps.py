@@ -27,10 +27,8 @@ from appliance.casework.draft import Draft, make_draft
 from appliance.casework.lease import Lease
 from appliance.clock import Effort, measured, now_utc
 from appliance.dicom.ct_series import CtSeries
-from appliance.dicom.ct_volume import CtVolume
 from appliance.dicom.result_object import ResultObject
 from appliance.dicom.roi_elements import DrawnRoi
-from appliance.dicom.scan_description import ScanDescription
 from appliance.errors import ModelRefused, Reason, Refused
 from appliance.records import Database, queries
 from appliance.records.tables import Result, ResultKind
@@ -99,7 +97,7 @@ def _contour(bench: Workbench, lease: Lease) -> None:
     protocol, paths = _task(bench, lease)
     ensemble = bench.ensemble(protocol.model)
     scan = _load(paths, protocol, lease)
-    found = _segment(ensemble, scan.volume, protocol, lease)
+    found = _segment(ensemble, scan, protocol, lease)
     draft = _draft(bench, protocol, scan, found, lease)
     rois = _trace(draft, scan.series, lease)
     form = bench.settings.planning_system_of(protocol)
@@ -137,7 +135,7 @@ def _load(paths: list[Path], protocol: Protocol, lease: Lease) -> Scan:
     return scan
 
 
-def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Lease) -> Segmented:
+def _segment(ensemble: Ensemble, scan: Scan, protocol: Protocol, lease: Lease) -> Segmented:
     """Ask the networks, once it is clear that they draw what the protocol asks for."""
     manifest = ensemble.package.manifest
     refuse_undrawn([roi.name for roi in manifest.rois], manifest.name, protocol)
@@ -149,7 +147,7 @@ def _segment(ensemble: Ensemble, volume: CtVolume, protocol: Protocol, lease: Le
         lease.progress("segment", done, total, tiles_done)
 
     with measured(effort):
-        found = segment(ensemble, volume, ScanDescription(), on_tile)
+        found = segment(ensemble, scan.volume, scan.series.description, on_tile)
     fields = {"model": manifest.name, "version": manifest.version, "folds": len(manifest.folds), **effort.fields()}
     networks = [spent.fields() for spent in found.network_effort]
     _remember(lease, "segmented", model_digest=ensemble.package.digest, networks=networks, **fields)
@@ -161,10 +159,11 @@ def _draft(bench: Workbench, protocol: Protocol, scan: Scan, found: Segmented, l
     effort = Effort()
     with measured(effort):
         lease.progress("structures", 0, len(protocol.rois))
-        draft = make_draft(found.masks, scan.volume, protocol, bench.settings, scan.series.patient_sex)
+        draft = make_draft(found, scan.volume, protocol, bench.settings, scan.series.patient_sex)
         lease.progress("structures", len(draft.regions), len(protocol.rois))
     _remember(lease, "masks_decided", volumes=draft.in_words(scan.volume.geometry), **effort.fields())
     refuse_empty(draft)
+    _remember(lease, "quality_assessed", words=draft.look_in_words(), **draft.assessment())
     return draft
 
 
