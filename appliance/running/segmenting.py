@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from appliance.clock import now_utc
 from appliance.dicom.findings import Finding
 from appliance.dicom.identity import read_identity
 from appliance.dicom.roi_elements import DrawnRoi
-from appliance.dicom.scan_description import ScanDescription
 from appliance.errors import ApplianceError, SliceRefused
 from appliance.running.ct_folder import CtFolder, sort_folder
 from appliance.running.demo.picture import draw
@@ -34,12 +33,14 @@ from appliance.running.whole_model import everything_of
 from appliance.segmentation.ensemble import Ensemble, OnTile
 from appliance.segmentation.model_package import load_package
 from appliance.segmentation.opening import open_ensemble
-from appliance.segmentation.quality import RoiQuality
-from appliance.segmentation.segment import Segmented, segment
+from appliance.segmentation.segment import segment
 from appliance.settings import Protocol, Settings
 from appliance.spool.model_store import ModelStore
 
 STRUCTURE_SET, SEGMENTATION, QUALITY, PICTURE = "structure_set.dcm", "segmentation.dcm", "quality.json", "contours.png"
+
+FIGURES = {"fold_dice": "Dice of the folds", "entropy": "Entropy", "doubt": "Doubt"}
+"""What is known of a structure that the model itself drew, as people read it."""
 
 STEPS = {
     "find": "Files looked at",
@@ -76,18 +77,12 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What was made.
-
-    Attributes:
-        quality: by the name that is written; of the model's own structures.
-    """
+    """What was made."""
 
     ensemble: Ensemble
     protocol: Protocol
     scan: Scan
     draft: Draft
-    quality: dict[str, RoiQuality]
-    warnings: tuple[str, ...]
     findings: tuple[Finding, ...]
     skipped: dict[Path, str]
     files: tuple[Path, ...]
@@ -103,9 +98,9 @@ def segment_folder(settings: Settings, order: Order, on_step: OnStep) -> Outcome
     settings, protocol, ensemble = _opened(settings, order)
     folder = sort_folder(order.folder, order.series_uid, on_step)
     scan = _load(folder, protocol, on_step)
-    found = segment(ensemble, scan.volume, ScanDescription(), _tile_steps(ensemble, on_step))
+    found = segment(ensemble, scan.volume, scan.series.description, _tile_steps(ensemble, on_step))
     on_step("structures", 0, len(protocol.rois))
-    draft = make_draft(found.masks, scan.volume, protocol, settings, scan.series.patient_sex)
+    draft = make_draft(found, scan.volume, protocol, settings, scan.series.patient_sex)
     on_step("structures", len(protocol.rois), len(protocol.rois))
     refuse_empty(draft)
     rois = trace_regions(draft, scan.series, on_step)
@@ -125,8 +120,6 @@ def segment_folder(settings: Settings, order: Order, on_step: OnStep) -> Outcome
         protocol=protocol,
         scan=scan,
         draft=draft,
-        quality=_quality_as_written(settings, protocol, found),
-        warnings=found.warnings,
         findings=tuple(findings),
         skipped=folder.skipped,
         files=tuple(order.out / name for name in (*made, PICTURE, QUALITY)),
@@ -201,33 +194,19 @@ def _draw(path: Path, scan: Scan, rois: Sequence[DrawnRoi]) -> None:
     draw(path, scan.volume, contours, colours, "Automatic draft, unapproved")
 
 
-def _quality_as_written(settings: Settings, protocol: Protocol, found: Segmented) -> dict[str, RoiQuality]:
-    templates = settings.written_templates(protocol)
-    derived = {rule.roi for rule in protocol.derived}
-    return {
-        templates[one.name].name: replace(one, name=templates[one.name].name)
-        for one in found.quality
-        if one.name in templates and one.name not in derived
-    }
-
-
 def structures_of(outcome: Outcome) -> list[dict[str, Any]]:
     """What was found: name, volume, and how far the folds agree where the model itself drew it."""
     geometry = outcome.scan.volume.geometry
-    lines = []
-    for region in outcome.draft.regions:
-        quality = outcome.quality.get(region.template.name)
-        lines.append(
-            {
-                "name": region.template.name,
-                "volume_cm3": round(region.mask.volume_cm3(geometry), 2),
-                "fold_dice": None if quality is None else quality.fold_dice,
-                "entropy": None if quality is None else quality.entropy,
-                "flags": [] if quality is None else list(quality.flags),
-                "made_from": list(region.made_from),
-            }
-        )
-    return lines
+    return [
+        {
+            "name": region.template.name,
+            "volume_cm3": round(region.mask.volume_cm3(geometry), 2),
+            **{name: (region.quality.figures()[name] if region.quality else None) for name in FIGURES},
+            "flags": list(region.flags),
+            "made_from": list(region.made_from),
+        }
+        for region in outcome.draft.regions
+    ]
 
 
 def report(outcome: Outcome) -> dict[str, Any]:
@@ -238,7 +217,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "protocol": outcome.protocol.name,
         "engines": list(dict.fromkeys(network.engine for network in outcome.ensemble.networks)),
         "input_digest": outcome.scan.digest,
-        "warnings": list(outcome.warnings),
+        "warnings": list(outcome.draft.warnings),
         "structures": structures_of(outcome),
         "not_found": [template.name for template in outcome.draft.missing],
         "left_out": [template.name for template in outcome.draft.left_out],
@@ -252,11 +231,11 @@ def structures_table(outcome: Outcome) -> Table:
     """What was found, for people."""
     table = Table(title="Structures", title_justify="left")
     table.add_column("Name")
-    for heading in ("Volume cm³", "Dice of the folds", "Entropy"):
+    for heading in ("Volume cm³", *FIGURES.values()):
         table.add_column(heading, justify="right")
     table.add_column("A careful look")
     for line in structures_of(outcome):
-        figures = ("" if line[key] is None else f"{line[key]:.3f}" for key in ("fold_dice", "entropy"))
+        figures = ("" if line[key] is None else f"{line[key]:.3f}" for key in FIGURES)
         flags = Text("; ".join(line["flags"]), style="yellow")
         table.add_row(Text(line["name"]), f"{line['volume_cm3']:.1f}", *figures, flags)
     for template in outcome.draft.missing:
