@@ -239,6 +239,20 @@ def audit_show(ctx: click.Context, case_id: int) -> None:
     console.print(showing.trail_table(entries, f"Audit trail of case {case_id}"))
 
 
+@audit.command("box")
+@click.option("--limit", default=50, show_default=True, help="How many of the newest events to show.")
+@click.pass_context
+def audit_box(ctx: click.Context, limit: int) -> None:
+    """Print what happened to this box: starts, stops, refused associations, models exchanged."""
+    from appliance.audit.trail import trail_of_box
+    from appliance.records import Database
+
+    database = Database(settings_of(ctx).database_url)
+    database.check()
+    with database.reading() as tx:
+        console.print(showing.trail_table(trail_of_box(tx, limit), "What happened to this box"))
+
+
 @main.command()
 @click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the package.")
