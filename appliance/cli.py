@@ -18,7 +18,7 @@ from appliance.dicom.roi import RoiTemplate
 from appliance.errors import ApplianceError, SettingsError
 from appliance.records.tables import Case
 from appliance.running import showing
-from appliance.settings import load_settings
+from appliance.settings import Settings, load_settings
 
 
 class _Words(click.Group):
@@ -57,23 +57,40 @@ def up(ctx: click.Context) -> None:
     Supervisor(settings_of(ctx)).run()
 
 
+_under_supervisor = click.option("--leave-with-parent", is_flag=True, hidden=True)
+
+
 def _role_command(role: str, words: str) -> None:
     @main.command(role, help=words)
-    @click.option("--leave-with-parent", is_flag=True, hidden=True)
+    @_under_supervisor
     @click.pass_context
     def _command(ctx: click.Context, *, leave_with_parent: bool) -> None:
-        from appliance.running import roles
+        _run_role(role, settings_of(ctx), leave_with_parent=leave_with_parent)
 
-        _log_to_stderr()
-        if leave_with_parent:
-            roles.leave_with_parent()
-        roles.ROLES[role](settings_of(ctx))
+
+def _run_role(role: str, settings: Settings, *, leave_with_parent: bool) -> None:
+    from appliance.running import roles
+
+    _log_to_stderr()
+    if leave_with_parent:
+        roles.leave_with_parent()
+    roles.ROLES[role](settings)
 
 
 _role_command("listen", "Receive only: the DICOM listener.")
 _role_command("assemble", "Complete series and ring for workers only.")
-_role_command("work", "Segment only: a Celery worker with warm models.")
 _role_command("deliver", "Send results only.")
+
+
+@main.command()
+@click.option("--device", help="Where its networks run: auto, cpu, cuda or cuda:1; that of worker.devices when absent.")
+@_under_supervisor
+@click.pass_context
+def work(ctx: click.Context, device: str | None, *, leave_with_parent: bool) -> None:
+    """Segment only: a Celery worker with warm models."""
+    from appliance.running.roles import on_device
+
+    _run_role("work", on_device(settings_of(ctx), device), leave_with_parent=leave_with_parent)
 
 
 @main.command()

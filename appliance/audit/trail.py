@@ -36,6 +36,8 @@ EVENTS: dict[str, str] = {
     "case_refused": "refused ({reason}): {sentence}",
     "work_started": "worker {worker} took the case, attempt {attempt}",
     "volume_loaded": "volume of {shape} voxels read, input digest {input_digest:.12}…",
+    "part_taken": "worker {worker} took the part of model {model}, attempt {attempt}",
+    "part_lost": "worker {worker} lost the part of model {model}: {sentence}",
     "segmented": "segmented by {model} {version} ({folds} folds) in {seconds:.1f} s",
     "masks_decided": "structures: {volumes}",
     "quality_assessed": "{words}",

@@ -14,7 +14,7 @@ from appliance.records import Database
 from appliance.records.session import DatabaseUnavailable
 from appliance.running.broker import ping
 from appliance.segmentation.backends.onnx_cpu import providers
-from appliance.segmentation.model_package import load_package
+from appliance.segmentation.model_package import ModelPackage, load_package
 from appliance.settings import Peer, Protocol, Settings
 from appliance.spool.model_store import ModelStore
 
@@ -82,16 +82,25 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 
 def _model(settings: Settings, protocol: Protocol) -> str:
-    package = load_package(ModelStore.of(settings).active(protocol.model))
-    drawn = {roi.name for roi in package.manifest.rois}
-    unknown = ", ".join(name for name in protocol.asked_of_model if name not in drawn)
+    store = ModelStore.of(settings)
+    packages = {model: load_package(store.active(model)) for model in protocol.models}
+    owners = protocol.drawn_by({model: package.manifest.roi_names for model, package in packages.items()})
+    named = f"model{'' if len(packages) == 1 else 's'} {' and '.join(packages)}"
+    unknown = ", ".join(name for name in protocol.asked_of_model if name not in owners)
     if unknown:
-        nobody = f"neither does the model {protocol.model} draw {unknown}, nor does a [[derived]] rule make it"
+        nobody = f"neither does the {named} draw {unknown}, nor does a [[derived]] rule make it"
         raise ApplianceError(f"{nobody}; take it out of the protocol, derive it, or name another model")
-    folds = len(package.manifest.folds)
-    model = f"model {protocol.model} {package.manifest.version}, {folds} folds"
+    asked = {owners[name] for name in protocol.asked_of_model}
+    idle = ", ".join(model for model in packages if model not in asked) if len(packages) > 1 else ""
+    if idle:
+        raise ApplianceError(f"no structure is asked of model {idle}; take it out of `model`, or name it in `rois`")
     form = f"{len(protocol.rois)} structures in the form for {protocol.planning_system}"
-    return f"{model}, digests verified ({package.digest[:12]}…); {form}"
+    return f"{', '.join(_package_words(*one) for one in packages.items())}; {form}"
+
+
+def _package_words(name: str, package: ModelPackage) -> str:
+    manifest = package.manifest
+    return f"model {name} {manifest.version}, {len(manifest.folds)} folds, digests verified ({package.digest[:12]}…)"
 
 
 def _accelerator() -> Finding:

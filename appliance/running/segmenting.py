@@ -1,7 +1,7 @@
 """`delineate segment`: the pure middle for one folder of CT files, without any service, database or broker."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from appliance.casework.contouring import (
     Scan,
     Writing,
     load_scan,
+    merge,
     provenance_of,
     refuse_empty,
     refuse_undrawn,
@@ -30,10 +31,10 @@ from appliance.running.ct_folder import CtFolder, sort_folder
 from appliance.running.demo.picture import draw
 from appliance.running.protocols_shown import find_protocol
 from appliance.running.whole_model import everything_of
-from appliance.segmentation.ensemble import Ensemble, OnTile
-from appliance.segmentation.model_package import load_package
+from appliance.segmentation.ensemble import Ensemble
+from appliance.segmentation.model_package import ModelPackage, load_package
 from appliance.segmentation.opening import open_ensemble
-from appliance.segmentation.segment import segment
+from appliance.segmentation.segment import Segmented, segment
 from appliance.settings import Protocol, Settings
 from appliance.spool.model_store import ModelStore
 
@@ -46,7 +47,6 @@ STEPS = {
     "find": "Files looked at",
     "read": "Slice headers read",
     "load": "Slices decoded",
-    "tiles": "Network runs, all folds",
     "structures": "Structures decided",
     "contours": "Structures traced",
 }
@@ -59,7 +59,7 @@ class Order:
     Attributes:
         folder: with the CT files.
         out: folder for the results.
-        model: name of the model; the protocol's when empty.
+        model: name of the model; those of the protocol when empty.
         version: of the model; the active one when None.
         protocol: which structures in which form; everything that the model draws when None.
         series_uid: Series Instance UID, where the folder holds several series.
@@ -79,7 +79,7 @@ class Order:
 class Outcome:
     """What was made."""
 
-    ensemble: Ensemble
+    ensembles: Mapping[str, Ensemble]
     protocol: Protocol
     scan: Scan
     draft: Draft
@@ -95,16 +95,18 @@ def segment_folder(settings: Settings, order: Order, on_step: OnStep) -> Outcome
         Refused: the series, the model or the result is refused, as the line would.
         ApplianceError: the order cannot be carried out; the sentence says why.
     """
-    settings, protocol, ensemble = _opened(settings, order)
+    settings, protocol, ensembles = _opened(settings, order)
+    packages = {name: ensemble.package for name, ensemble in ensembles.items()}
     folder = sort_folder(order.folder, order.series_uid, on_step)
     scan = _load(folder, protocol, on_step)
-    found = segment(ensemble, scan.volume, scan.series.description, _tile_steps(ensemble, on_step))
+    asked = {name: _ask(name, ensembles, scan, on_step) for name in ensembles}
+    found = merge(asked, _owners(protocol, packages))
     on_step("structures", 0, len(protocol.rois))
     draft = make_draft(found, scan.volume, protocol, settings, scan.series.patient_sex)
     on_step("structures", len(protocol.rois), len(protocol.rois))
     refuse_empty(draft)
     rois = trace_regions(draft, scan.series, on_step)
-    provenance = provenance_of(settings, protocol, ensemble.package, scan.digest, draft)
+    provenance = provenance_of(settings, protocol, packages, scan.digest, draft)
     form = settings.planning_system_of(protocol)
     writing = Writing(provenance, form, now_utc().astimezone(), _kept_in(order.out))
     order.out.mkdir(parents=True, exist_ok=True)
@@ -116,7 +118,7 @@ def segment_folder(settings: Settings, order: Order, on_step: OnStep) -> Outcome
         (order.out / name).write_bytes(content)
     _draw(order.out / PICTURE, scan, rois)
     outcome = Outcome(
-        ensemble=ensemble,
+        ensembles=ensembles,
         protocol=protocol,
         scan=scan,
         draft=draft,
@@ -128,18 +130,28 @@ def segment_folder(settings: Settings, order: Order, on_step: OnStep) -> Outcome
     return outcome
 
 
-def _opened(settings: Settings, order: Order) -> tuple[Settings, Protocol, Ensemble]:
-    """The protocol and the warm model of an order, and settings that know all of its structures."""
+def _opened(settings: Settings, order: Order) -> tuple[Settings, Protocol, dict[str, Ensemble]]:
+    """The protocol and the warm models of an order, and settings that know all of its structures."""
     protocol = None if order.protocol is None else find_protocol(settings, order.protocol)
-    name = order.model or (protocol.model if protocol is not None else "")
-    if not name:
+    names = (order.model,) if order.model or protocol is None else protocol.models
+    if not names[0]:
         raise ApplianceError("name a model with --model, or a protocol with --protocol")
-    model = ModelStore.of(settings).find(name, order.version)
-    package = load_package(model.folder)
+    if order.version is not None and len(names) > 1:
+        raise ApplianceError(f"protocol {order.protocol} has several models; say with --model which --version is meant")
+    store = ModelStore.of(settings)
+    packages = {name: load_package(store.find(name, order.version).folder) for name in names}
     if protocol is None:
-        settings, protocol = everything_of(settings, package.manifest)
-    refuse_undrawn([roi.name for roi in package.manifest.rois], name, protocol)
-    return settings, protocol, open_ensemble(package, settings.worker.threads)
+        settings, protocol = everything_of(settings, order.model, packages[order.model].manifest)
+    elif order.model:
+        choices = tuple(choice.model_copy(update={"model": None}) for choice in protocol.rois)
+        protocol = protocol.model_copy(update={"models": names, "rois": choices})
+    refuse_undrawn(_owners(protocol, packages), protocol)
+    threads = settings.worker.threads
+    return settings, protocol, {name: open_ensemble(package, threads) for name, package in packages.items()}
+
+
+def _owners(protocol: Protocol, packages: Mapping[str, ModelPackage]) -> dict[str, str]:
+    return protocol.drawn_by({name: package.manifest.roi_names for name, package in packages.items()})
 
 
 def _load(folder: CtFolder, protocol: Protocol, on_step: OnStep) -> Scan:
@@ -157,18 +169,19 @@ def _load(folder: CtFolder, protocol: Protocol, on_step: OnStep) -> Scan:
         raise SliceRefused(refused.reason, f"{where}{refused.sentence}") from refused
 
 
-def _tile_steps(ensemble: Ensemble, on_step: OnStep) -> OnTile:
-    """One step for all network runs, and one for each fold."""
-    folds = len(ensemble.package.manifest.folds)
-    done_by = [0] * folds
+def _ask(name: str, ensembles: Mapping[str, Ensemble], scan: Scan, on_step: OnStep) -> Segmented:
+    """Ask one of the models; a step for all of its network runs, and one for each of its folds."""
+    ensemble = ensembles[name]
+    done_by = [0] * len(ensemble.networks)
+    whose = f" of {name}" if len(ensembles) > 1 else ""
 
     def on_tile(fold: int, done: int, total: int) -> None:
         done_by[fold] += 1
-        on_step("tiles", done, total)
-        if folds > 1:
-            on_step(f"Tiles of fold {fold + 1}", done_by[fold], max(done_by[fold], total // folds))
+        on_step(f"Network runs{whose}", done, total)
+        if len(done_by) > 1:
+            on_step(f"Fold {fold + 1}{whose}, tiles", done_by[fold], max(done_by[fold], total // len(done_by)))
 
-    return on_tile
+    return segment(ensemble, scan.volume, scan.series.description, on_tile)
 
 
 def _kept_in(out: Path) -> Kept:
@@ -211,11 +224,14 @@ def structures_of(outcome: Outcome) -> list[dict[str, Any]]:
 
 def report(outcome: Outcome) -> dict[str, Any]:
     """Everything that is known about a result, for programs; no patient is named."""
-    package = outcome.ensemble.package
+    packages = [ensemble.package for ensemble in outcome.ensembles.values()]
+    networks = [network for ensemble in outcome.ensembles.values() for network in ensemble.networks]
     return {
-        "model": {"name": package.manifest.name, "version": package.manifest.version, "digest": package.digest},
+        "models": [
+            {"name": one.manifest.name, "version": one.manifest.version, "digest": one.digest} for one in packages
+        ],
         "protocol": outcome.protocol.name,
-        "engines": list(dict.fromkeys(network.engine for network in outcome.ensemble.networks)),
+        "engines": list(dict.fromkeys(network.engine for network in networks)),
         "input_digest": outcome.scan.digest,
         "warnings": list(outcome.draft.warnings),
         "structures": structures_of(outcome),

@@ -16,7 +16,7 @@ _GOLDEN = 0.618034
 """Steps of this share of the colour circle keep neighbours apart, however many there are."""
 
 
-def everything_of(settings: Settings, manifest: Manifest) -> tuple[Settings, Protocol]:
+def everything_of(settings: Settings, model: str, manifest: Manifest) -> tuple[Settings, Protocol]:
     """Settings and a protocol that ask for each structure of a model, under its own name.
 
     Structures that rois.toml knows are written as it says; all others get a number and a colour of their own.
@@ -26,7 +26,7 @@ def everything_of(settings: Settings, manifest: Manifest) -> tuple[Settings, Pro
     """
     names = [roi.name for roi in manifest.rois]
     rois = {**settings.rois, **made_up_templates(names, settings.rois)}
-    table = {"name": "everything", "title": f"All structures of {manifest.name}", "model": manifest.name}
+    table = {"name": "everything", "title": f"All structures of {model}", "model": model}
     table |= {"label": LABEL, "planning_system": _FORM}
     protocol = Protocol.model_validate({**table, "rois": names, "destinations": ["nowhere"]})
     forms = {**settings.planning_systems, _FORM: PlanningSystem(max_name_length=64)}

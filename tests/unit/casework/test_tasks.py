@@ -13,8 +13,8 @@ from pydicom import dcmread
 
 from appliance.audit.trail import trail_of
 from appliance.casework.case import MoveNotAllowed, retry
-from appliance.casework.steps import Workbench
 from appliance.casework.tasks import attend, doorbell, ring
+from appliance.casework.workbench import Workbench
 from appliance.dicom.structure_file import read_structure_file
 from appliance.intake.assembler import Assembler
 from appliance.records import Database, queries

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.casework.steps import Workbench
+from appliance.casework.workbench import Workbench
 from appliance.errors import ModelRefused
 from appliance.records import Database
 from appliance.spool import Spool

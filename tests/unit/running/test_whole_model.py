@@ -37,7 +37,7 @@ def test_neighbours_in_the_list_are_easily_told_apart(shipped: Settings) -> None
 def test_the_long_names_of_other_programs_are_written_in_full(tmp_path: Path, shipped: Settings) -> None:
     name = "lung_upper_lobe_left_with_more"
     folder = make_threshold_package(tmp_path / "long", rois=[{"name": name, "classes": ["bone"]}])
-    settings, protocol = everything_of(shipped, read_manifest(folder))
+    settings, protocol = everything_of(shipped, "long", read_manifest(folder))
     assert [one.name for one in settings.written_templates(protocol).values()] == [name]
     assert name not in shipped.rois
 
@@ -48,4 +48,4 @@ def test_names_that_one_structure_set_cannot_hold_are_refused_with_what_to_do(
     rois = [{"name": name, "classes": ["bone"]} for name in ("Bone", "BONE")]
     folder = make_threshold_package(tmp_path / "twice", rois=rois)
     with pytest.raises(ApplianceError, match="or name a --protocol"):
-        everything_of(shipped, read_manifest(folder))
+        everything_of(shipped, "long", read_manifest(folder))
