@@ -14,7 +14,7 @@ from appliance.dicom.identity import read_identity
 from appliance.dicom.structure_file import read_structure_file
 from appliance.running.checking import check_file
 from appliance.settings import Settings
-from tests.support.config_folder import BONES, make_settings
+from tests.support.config_folder import BONES, make_settings, write_config
 from tests.support.model_packages import BONE_ROIS, make_threshold_package
 from tests.support.patients import make_patient
 
@@ -90,6 +90,26 @@ def test_a_protocol_says_which_structures_are_written_and_under_which_names(run:
         ("Femur_L", []),
     ]
     assert all(Path(file).is_file() for file in report["files"])
+
+
+def test_several_models_of_a_protocol_become_one_structure_set(run: Run, settings: Settings, tmp_path: Path) -> None:
+    make_patient(tmp_path / "ct", "one")
+    second = make_threshold_package(tmp_path / "models" / "second", tile=(16, 32, 32), fold_shifts_hu=(0.0,))
+    manifest = json.loads((second / "manifest.json").read_text())
+    (second / "manifest.json").write_text(json.dumps({**manifest, "name": "second", "version": "2.0.0"}))
+    rois = [{"roi": "Bone_Pelvic", "model": "thresholds"}, {"roi": "Femur_L", "model": "second"}]
+    write_config(
+        settings.folder,
+        {"appliance": {"models_dir": "../models"}},
+        protocols={"both": {**BONES, "name": "both", "model": ["thresholds", "second"], "rois": rois}},
+    )
+    report = json.loads(run("--protocol", "both", "--json").stdout)
+    assert [(one["name"], one["version"]) for one in report["models"]] == [("thresholds", "1.0.0"), ("second", "2.0.0")]
+    assert written_names(tmp_path / "out") == ["Bone_Pelvic", "Femur_L"]
+    alone = json.loads(run("--protocol", "both", "--model", "second", "--json").stdout)
+    assert [one["name"] for one in alone["models"]] == ["second"]
+    said = run("--protocol", "both", "--version", "1.0.0", status=1).output
+    assert "say with --model which --version is meant" in said
 
 
 def test_a_result_of_all_the_same_things_is_taken_again_with_the_date_when_it_was_made(
