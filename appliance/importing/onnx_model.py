@@ -160,8 +160,8 @@ def _inline(tensors: Iterable[TensorProto], path: Path, root: Path) -> None:
             external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
         except (onnx.checker.ValidationError, OSError, ValueError) as error:
             raise _invalid(path, f"names {beside.name}, which does not hold what it should") from error
-        tensor.data_location = TensorProto.DEFAULT
-        del tensor.external_data[:]
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
 
 
 def _check_values(tensor: TensorProto, path: Path) -> None:
