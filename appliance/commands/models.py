@@ -155,3 +155,31 @@ def models_restore(ctx: click.Context, name: str, version: str) -> None:
 
     restore(settings_of(ctx), name, version)
     _say(f"{name} {version} is there again; `delineate models activate {name} {version}` lets it work.")
+
+
+@models.command("calibrate")
+@_named
+@click.option(
+    "--cases",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Your own cases: a folder for each, with its CT and the structure set that a person drew.",
+)
+@click.option("--phantoms", default=30, show_default=True, help="How many synthetic pelves, where no cases are given.")
+@click.option("--first-seed", default=1, show_default=True, help="Of the phantoms; never one that was trained on.")
+@click.pass_context
+def models_calibrate(
+    ctx: click.Context, name: str, version: str | None, folder: Path | None, phantoms: int, first_seed: int
+) -> None:
+    """Choose from where on NAME's structures are flagged, on scans whose truth is known; makes a new version of it."""
+    from appliance.running.models_calibrated import calibrate, calibration_table, calibration_words
+
+    def show(done: int, total: int, case: str) -> None:
+        _say(f"{done} of {total}: {case}")
+
+    source = folder if folder is not None else range(first_seed, first_seed + phantoms)
+    made, report = calibrate(settings_of(ctx), _find(ctx, name, version), source, show)
+    console.print(calibration_table(report))
+    for sentence in calibration_words(report):
+        _say(sentence)
+    _say(f"{name} {made.version} is there; `delineate models activate {name} {made.version}` lets it work.")

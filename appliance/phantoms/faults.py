@@ -25,12 +25,14 @@ class Fault(StrEnum):
     STREAKS = "streaks"  #: rays of 150 to 800 HU from one point, over some slices
     BACK_TO_FRONT = "back to front"  #: mirrored from front to back
     UPSIDE_DOWN = "upside down"  #: mirrored from head to feet
+    MIRRORED = "mirrored"  #: left and right exchanged alone, which no image of the pelvis gives away
     TURNED = "turned"  #: the patient lies on the other side than the header says; left and right are exchanged, too
 
 
 FLIPPED_AXES: dict[Fault, tuple[int, ...]] = {
     Fault.BACK_TO_FRONT: (1,),
     Fault.UPSIDE_DOWN: (0,),
+    Fault.MIRRORED: (2,),
     Fault.TURNED: (1, 2),
 }
 """Axes (z, y, x) along which the voxels, and the truth with them, run the other way."""

@@ -7,7 +7,6 @@ flagged with them. For a structure that the model draws badly on clean scans thi
 what should be said of it.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -72,7 +71,8 @@ def judged_by(calibration: Calibration, cases: Iterable[CaseObservation]) -> lis
     for case in cases:
         whole = any(of_the_draft(case.draft_entropy, calibration.max_draft_entropy))
         for one in case.rois:
-            flagged = whole or one.quality is None or any(beyond_limits(one.quality, calibration.quality[one.roi]))
+            limits = calibration.quality.get(one.roi, QualityLimits())
+            flagged = whole or one.quality is None or any(beyond_limits(one.quality, limits))
             judged.append(judged_as(one, flagged=flagged))
     return judged
 
@@ -82,17 +82,6 @@ def judged_as(one: Observation, *, flagged: bool) -> Judged:
     doubt = None if one.quality is None else one.quality.doubt
     score = float("inf") if doubt is None else doubt
     return Judged(f"{one.case}, {one.fault}: {one.roi}", one.fault is Fault.CLEAN, one.dice, score, flagged)
-
-
-def as_json(calibration: Calibration) -> dict[str, object]:
-    """The limits as plain JSON values, by the manifest's keys; `rois` by name."""
-    return {
-        "max_draft_entropy": calibration.max_draft_entropy,
-        "hu_percentiles": [json.loads(one.model_dump_json()) for one in calibration.hu_percentiles],
-        "rois": {
-            name: json.loads(limits.model_dump_json(exclude_none=True)) for name, limits in calibration.quality.items()
-        },
-    }
 
 
 def _usual(clean: Sequence[Observation]) -> QualityLimits:

@@ -29,7 +29,8 @@ Mask = npt.NDArray[np.bool_]
 PERCENTILES = (5.0, 25.0, 50.0, 75.0, 95.0)
 """Of the HU within the body: the tails that noise and metal reach are left out."""
 
-FAULTS = tuple(fault for fault in Fault if fault is not Fault.CLEAN)
+FAULTS = tuple(fault for fault in Fault if fault not in (Fault.CLEAN, Fault.MIRRORED))
+"""Those that can be seen in the images: nothing can be learnt from a patient who was only mirrored."""
 
 _PHANTOM_SPACING_MM = (4.0, 4.0, 4.0)
 FAULTS_A_CASE = 4
@@ -119,10 +120,19 @@ def observe(ensemble: Ensemble, case: Case) -> CaseObservation:
 def phantom_cases(seeds: Sequence[int]) -> Iterator[Case]:
     """Phantoms with all kinds of faults; the same seeds always give the same cases."""
     for index, seed in enumerate(seeds):
-        phantom = make_phantom(seed, spacing_mm=_PHANTOM_SPACING_MM)
-        geometry = SeriesGeometry.axial(phantom.hu.shape, phantom.spacing_mm, phantom.origin_mm)
-        clean = Case(f"phantom {seed}", Fault.CLEAN, CtVolume(phantom.hu, geometry), phantom.truth)
-        yield from with_faults(clean, index, np.random.default_rng([seed, 3]))
+        yield from with_faults(phantom_case(seed), index, np.random.default_rng([seed, 3]))
+
+
+def phantom_case(seed: int) -> Case:
+    """One phantom as it is."""
+    phantom = make_phantom(seed, spacing_mm=_PHANTOM_SPACING_MM)
+    geometry = SeriesGeometry.axial(phantom.hu.shape, phantom.spacing_mm, phantom.origin_mm)
+    return Case(f"phantom {seed}", Fault.CLEAN, CtVolume(phantom.hu, geometry), phantom.truth)
+
+
+def count_phantom_cases(seeds: Sequence[int]) -> int:
+    """How many cases that makes."""
+    return len(seeds) * (1 + FAULTS_A_CASE)
 
 
 def hospital_cases(folder: Path) -> Iterator[Case]:
@@ -147,10 +157,15 @@ def with_faults(clean: Case, index: int, rng: np.random.Generator) -> Iterator[C
     yield clean
     for step in range(FAULTS_A_CASE):
         fault = FAULTS[((1 + FAULTS_A_CASE) * index + step) % len(FAULTS)]
-        geometry = clean.volume.geometry
-        hu = spoiled(clean.volume.hu, fault, float(rng.random()), geometry.spacing_mm, rng)
-        truth = {name: turned(mask, fault) for name, mask in clean.truth.items()}
-        yield replace(clean, fault=fault, volume=CtVolume(hu, geometry), truth=truth)
+        yield with_fault(clean, fault, float(rng.random()), rng)
+
+
+def with_fault(clean: Case, fault: Fault, severity: float, rng: np.random.Generator) -> Case:
+    """A case with one fault; the truth lies where the fault put it."""
+    geometry = clean.volume.geometry
+    hu = spoiled(clean.volume.hu, fault, severity, geometry.spacing_mm, rng)
+    truth = {name: turned(mask, fault) for name, mask in clean.truth.items()}
+    return replace(clean, fault=fault, volume=CtVolume(hu, geometry), truth=truth)
 
 
 def count_hospital_cases(folder: Path) -> int:
