@@ -19,6 +19,7 @@ EVENTS: dict[str, str] = {
     "process_stopped": "{process} stopped",
     "process_restarted": "{process} died with exit code {exit_code} and was started again",
     "model_imported": "model {name} {version} imported from {source}, digest {digest:.12}…",
+    "model_calibrated": "model {name} {version} made of {before}, its flags calibrated on {cases} cases",
     "model_activated": "model {name}: version {version} is active now, before it {before}",
     "model_removed": "model {name} {version} removed",
     "model_restored": "model {name} {version} restored",
