@@ -55,8 +55,8 @@ def calibrate(
     with store.incoming() as folder:
         write_calibrated(package, folder, version, report)
         made = store.take_in(folder)
-    fields = {"name": made.name, "version": made.version, "before": package.manifest.version, "cases": report.cases}
-    note_event(settings, "model_calibrated", **fields, digest=digest_of(made.folder))
+    fields = {"name": made.name, "version": made.version, "before": package.manifest.version}
+    note_event(settings, "model_calibrated", **fields, cases=report.cases, digest=digest_of(made.folder))
     return made, report
 
 
