@@ -74,7 +74,7 @@ def constant_ensemble(classes: int, **replaced: Any) -> tuple[Ensemble, Constant
 
 
 def stitch(classes: int, way: str, crop: str) -> dict[str, Any]:
-    """Tiles to the weighted mean of all of them, plane by plane; without the network and what comes before and after."""
+    """Tiles to the weighted mean of all of them, plane by plane; without what comes before and after."""
     ensemble, network = constant_ensemble(classes, ensemble=way, input={"crop": crop, "skip_air": crop == "body"})
     working = to_working_grid(volume(), ensemble.package.manifest.input)
 
@@ -129,7 +129,7 @@ def many_classes(classes: int) -> dict[str, Any]:
         "input": {"spacing_mm": (1.5, 1.5, 1.5), "overlap": 0.5},
     }
     ensemble, network = constant_ensemble(classes, **described)
-    z, y, x = np.ogrid[:350, :512, :512]
+    _, y, x = np.ogrid[:350, :512, :512]
     hu = np.full((350, 512, 512), -1000, np.int16)
     hu[np.broadcast_to(((y - 256) / 130) ** 2 + ((x - 256) / 200) ** 2 < 1, hu.shape)] = 30
     scan = CtVolume(hu, SeriesGeometry.axial(hu.shape, (1.5, 0.977, 0.977), (0.0, 0.0, 0.0)))
