@@ -9,6 +9,8 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,23 +18,23 @@ import numpy as np
 from appliance import __version__
 from appliance.clock import Effort, measured, now_utc
 from appliance.phantoms.faults import Fault
+from appliance.segmentation.ensemble import Ensemble
 from appliance.segmentation.model_package import ModelPackage, load_package
 from appliance.segmentation.opening import open_ensemble
 from appliance.training.calibration import judged_as
 from appliance.training.observing import (
     FAULTS,
     CaseObservation,
-    count_phantom_cases,
     observe,
     phantom_case,
-    phantom_cases,
     with_fault,
+    with_faults,
 )
 from appliance.training.performance import Judged, Performance, performance_of
 
 PACKAGE = Path("models/packages/pelvis-demo")
 SEEDS = range(2001, 2021)
-MIRRORED_SEEDS = SEEDS[:4]
+MIRRORED = 4
 LEAST_AUC = 0.97
 SIGNS = {
     "doubt (all three signs)": lambda quality: quality.doubt,
@@ -42,21 +44,40 @@ SIGNS = {
 
 
 def main(page: Path | None) -> None:
-    package, effort = load_package(PACKAGE), Effort()
-    ensemble = open_ensemble(package, threads=1)
+    package, cpu_s = load_package(PACKAGE), 0.0
     cases: list[CaseObservation] = []
-    with measured(effort):
-        for case in phantom_cases(SEEDS):
-            cases.append(observe(ensemble, case))
-            print(f"{len(cases)} of {count_phantom_cases(SEEDS)}: {case.name}, {case.fault}", flush=True)
-        rng = np.random.default_rng(1)
-        mirrored = [observe(ensemble, with_fault(phantom_case(s), Fault.MIRRORED, 0.0, rng)) for s in MIRRORED_SEEDS]
-    lines = _page(package, cases, mirrored, effort.cpu_seconds)
+    mirrored: list[CaseObservation] = []
+    with ProcessPoolExecutor(max_workers=os.cpu_count()) as workers:
+        for number, (seen, spent_s) in enumerate(workers.map(_observe_phantom, range(len(SEEDS))), start=1):
+            for case in seen:
+                (mirrored if case.fault is Fault.MIRRORED else cases).append(case)
+            cpu_s += spent_s
+            print(f"phantom {number} of {len(SEEDS)}", flush=True)
+    lines = _page(package, cases, mirrored, cpu_s)
     print("\n".join(lines))
     if page is not None:
         page.write_text("\n".join(lines) + "\n")
     done = performance_of(_judged(cases))
     sys.exit(0 if done.auc >= LEAST_AUC and not done.silent else 1)
+
+
+def _observe_phantom(index: int) -> tuple[list[CaseObservation], float]:
+    """All scans of one phantom, and the CPU-seconds that they took; a few are mirrored as well."""
+    effort, seed = Effort(), SEEDS[index]
+    ensemble = _ensemble()
+    with measured(effort):
+        clean = phantom_case(seed)
+        cases = list(with_faults(clean, index, np.random.default_rng([seed, 3])))
+        if index < MIRRORED:
+            cases.append(with_fault(clean, Fault.MIRRORED, 0.0, np.random.default_rng(seed)))
+        seen = [observe(ensemble, case) for case in cases]
+    return seen, effort.cpu_seconds
+
+
+@cache
+def _ensemble() -> Ensemble:
+    """The bundled model, opened once in each process."""
+    return open_ensemble(load_package(PACKAGE), threads=1)
 
 
 def _judged(cases: Sequence[CaseObservation]) -> list[Judged]:

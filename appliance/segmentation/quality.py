@@ -2,17 +2,17 @@
 
 Three signs go together, because each misses failures that another sees: the folds differ, the probabilities within
 the structure are spread, or those of the whole draft are, as on a scan that lies the wrong way round. *Doubt* is their
-weighted geometric mean. The limits are the manifest's, chosen on cases whose truth is known (`training/calibrate.py`);
+geometric mean. The limits are the manifest's, chosen on cases whose truth is known (`training/calibrate.py`);
 docs/quality-flags.md says how well that works.
 
 A flag never changes a structure or its name. It asks for a look, and no missing flag makes a look superfluous.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.dicom.roi import RoiMask
@@ -23,9 +23,6 @@ from appliance.segmentation.roi_rules import midline_mm, on_side
 
 LEAST_DISAGREEMENT = 1e-3
 """Folds that agree better than by 0.999 leave no less doubt: the geometric mean of nothing would say nothing."""
-
-WEIGHTS = (2.0, 2.0, 1.0)
-"""Of disagreement, entropy of the structure and entropy of the draft, in the geometric mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +80,8 @@ def assess(
 def doubt_of(fold_dice: float | None, entropy: float | None, draft_entropy: float | None) -> float | None:
     """One number for what is known of disagreement and entropies; None where nothing is."""
     disagreement = None if fold_dice is None else 1 - fold_dice + LEAST_DISAGREEMENT
-    known = [
-        (weight, max(value, LEAST_DISAGREEMENT))
-        for weight, value in zip(WEIGHTS, (disagreement, entropy, draft_entropy), strict=True)
-        if value is not None
-    ]
-    if not known:
-        return None
-    return math.exp(sum(weight * math.log(value) for weight, value in known) / sum(weight for weight, _ in known))
+    signs = [max(sign, LEAST_DISAGREEMENT) for sign in (disagreement, entropy, draft_entropy) if sign is not None]
+    return float(stats.gmean(signs)) if signs else None
 
 
 def mean_known(values: Sequence[float | None]) -> float | None:

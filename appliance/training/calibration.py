@@ -1,7 +1,7 @@
 """From observations on scans whose truth is known to the limits from which on a structure is flagged.
 
-Clean scans say what is usual: volumes, agreement, entropy, Hounsfield units, each with some room beyond what was seen.
-Whatever failed within all that is caught by a limit on the doubt: the highest one that leaves none of it out, with a
+Clean scans say what is usual: volumes, agreement, entropy, Hounsfield units, each with some room beyond what was seen;
+and the doubt, which takes several signs together, without any. Whatever failed within all that is caught by a limit on the doubt: the highest one that leaves none of it out, with a
 small margin below it. So no failure of the calibration goes unflagged, and as few good structures as this allows are
 flagged with them. For a structure that the model draws badly on clean scans this means a flag nearly always, which is
 what should be said of it.
@@ -30,7 +30,7 @@ HU_ROOM = 0.15, 5.0
 GUARD = 0.02
 """What is this little better than bad enough counts as failed in the calibration: the next scan is another one."""
 
-DOUBT_MARGIN = 0.02
+DOUBT_MARGIN = 0.05
 """How far below the least doubt of a failure the limit lies, as a part of it."""
 
 
@@ -90,7 +90,9 @@ def _usual(clean: Sequence[Observation]) -> QualityLimits:
     volumes = [one.volume_cm3 for one in found]
     folds = [one.fold_dice for one in found if one.fold_dice is not None]
     entropies = [one.entropy for one in found if one.entropy is not None]
+    doubts = [one.doubt for one in found if one.doubt is not None]
     return QualityLimits(
+        max_doubt=_rounded_up(max(doubts)) if doubts else None,
         min_fold_dice=max(0.0, round(1 - (1 - min(folds)) * (1 + ROOM), 4)) if folds else None,
         max_entropy=_rounded_up(max(entropies) * (1 + ROOM)) if entropies else None,
         volume_cm3=(round(min(volumes) / VOLUME_ROOM, 1), round(max(volumes) * VOLUME_ROOM, 1)) if volumes else None,

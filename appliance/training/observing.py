@@ -100,18 +100,13 @@ def observe(ensemble: Ensemble, case: Case) -> CaseObservation:
     masks = {mask.name: mask for mask in found.masks}
     quality = {one.name: one for one in found.quality}
     shape = case.volume.geometry.shape
-    drawn = {roi.name for roi in ensemble.package.manifest.rois}
-    rois = tuple(
-        Observation(
-            case.name,
-            case.fault,
-            name,
-            dice(masks[name].in_grid(shape), truth) if name in masks else 0.0,
-            quality.get(name),
-        )
-        for name, truth in case.truth.items()
-        if name in drawn
-    )
+    truth = {name.casefold(): mask for name, mask in case.truth.items()}
+    rois = []
+    for roi in ensemble.package.manifest.rois:
+        expected = truth.get(roi.name.casefold())
+        if expected is not None:
+            overlap = dice(masks[roi.name].in_grid(shape), expected) if roi.name in masks else 0.0
+            rois.append(Observation(case.name, case.fault, roi.name, overlap, quality.get(roi.name)))
     entropies = mean_known([one.entropy for one in found.quality])
     body_hu = tuple(body_percentiles(case.volume.hu, PERCENTILES))
     return CaseObservation(case.name, case.fault, entropies, body_hu, found.warnings, tuple(rois))

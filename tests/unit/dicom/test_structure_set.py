@@ -13,8 +13,10 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.uid import ImplicitVRLittleEndian
 
-from appliance.dicom.contours import RoiContours
+from appliance.dicom.contours import RoiContours, trace
+from appliance.dicom.roi import RoiMask
 from appliance.dicom.roi_elements import DrawnRoi
+from appliance.dicom.structure_check import check_structure_set
 from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set, identity_of
 from appliance.dicom.uid import derive_uid, is_valid_uid
 from tests.support.contour_judge import distance_from_plane_mm, fill_structure_set
@@ -162,6 +164,35 @@ def test_the_set_says_everywhere_that_it_is_an_unapproved_automatic_draft(sample
     assert sample.SeriesDescription == "AI DRAFT pelvis-demo 1.0.0 unapproved"
     assert "Not reviewed" in sample.StructureSetDescription
     assert {item.ROIGenerationAlgorithm for item in sample.StructureSetROISequence} == {"AUTOMATIC"}
+
+
+def test_what_needs_a_careful_look_is_said_in_every_place_and_changes_no_name(tmp_path: Path) -> None:
+    series = read_series(make_ct_series(tmp_path, **SMALL))
+    mask = RoiMask.from_volume("Bladder", sample_regions(SHAPE)["Rings"])
+    contours, flags = trace(mask, series.geometry), ("the folds agree by 0.71 only", "it touches Rectum")
+    rois = [
+        DrawnRoi(template=template("Bladder", 1), contours=contours, fold_dice=0.7123, flags=flags),
+        DrawnRoi(template=template("Rectum", 2), contours=contours, fold_dice=0.95),
+        DrawnRoi(template=template("Bowel", 3), contours=contours, flags=("a long story " * 200,)),
+    ]
+    warnings = ("slices are 8.00 mm apart", "and so on " * 200)
+    provenance = replace(PROVENANCE, to_look_at=("Bladder", "Bowel"), warnings=warnings)
+    made = build_structure_set(series, rois, provenance, NESTED)
+    dataset = read(made)
+    bladder, rectum, bowel = dataset.StructureSetROISequence
+    why = "LOOK CAREFULLY: the folds agree by 0.71 only, it touches Rectum"
+    assert bladder.ROIDescription == f"Automatic draft, not reviewed; {why}; the networks agree by 0.71"
+    assert rectum.ROIDescription == "Automatic draft, not reviewed; the networks agree by 0.95"
+    assert [roi.ROIName for roi in dataset.StructureSetROISequence] == ["Bladder", "Rectum", "Bowel"]
+    observations = dataset.RTROIObservationsSequence
+    assert observations[0].ROIObservationDescription == why
+    assert "ROIObservationDescription" not in observations[1]
+    assert [one.ROIObservationLabel for one in observations] == ["Bladder", "Rectum", "Bowel"]
+    assert "Look carefully at: Bladder, Bowel." in dataset.StructureSetDescription
+    assert "slices are 8.00 mm apart" in dataset.StructureSetDescription
+    texts = (bowel.ROIDescription, observations[2].ROIObservationDescription, dataset.StructureSetDescription)
+    assert max(len(text) for text in texts) == 1024, "no longer than the value representation takes"
+    check_structure_set(made.content, series, planning_system=NESTED)
 
 
 def test_the_model_and_the_scanner_are_named_with_version_and_digest(sample: FileDataset) -> None:

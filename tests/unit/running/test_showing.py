@@ -111,6 +111,14 @@ def test_a_line_of_the_list_names_patient_series_slices_and_revision(tmp_path: P
     assert line == ["7 (rev. 2)", "queued", "P1", "study / series", "3", "waits for a worker"]
 
 
+def test_a_line_of_a_case_with_a_result_names_what_to_look_at(tmp_path: Path) -> None:
+    result = Result(kind=ResultKind.RTSTRUCT, sop_instance_uid="1.2.3")
+    delivery = Delivery(result=result, destination="pacs", state=DeliveryState.COMMITTED)
+    case = _case(CaseState.COMMITTED, deliveries=[delivery], results=[result])
+    said = [case_line(case, make_settings(tmp_path), NOON, names)[-1] for names in ((), ("Bladder", "Rectum"))]
+    assert said == ["committed by pacs", "committed by pacs; look carefully at Bladder, Rectum"]
+
+
 def test_the_countdown_never_goes_below_zero(tmp_path: Path) -> None:
     late = NOON + timedelta(hours=1)
     assert what_now(_case(CaseState.RECEIVING), make_settings(tmp_path), late) == "complete if quiet for 0 s more"
