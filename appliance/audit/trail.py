@@ -39,6 +39,8 @@ EVENTS: dict[str, str] = {
     "volume_loaded": "volume of {shape} voxels read, input digest {input_digest:.12}…",
     "part_taken": "worker {worker} took the part of model {model}, attempt {attempt}",
     "part_lost": "worker {worker} lost the part of model {model}: {sentence}",
+    "memory_planned": "planned: {words}",
+    "stepped_down": "memory ran out or an engine failed, and the case went on: {words}",
     "segmented": "segmented by {model} {version} ({folds} folds) in {seconds:.1f} s",
     "masks_decided": "structures: {volumes}",
     "quality_assessed": "{words}",

@@ -10,19 +10,25 @@ from appliance.casework.contouring import Scan
 from appliance.clock import Effort, measured, monotonic_s
 from appliance.records import Transaction
 from appliance.records.tables import Part, PartState
-from appliance.segmentation.ensemble import Ensemble
 from appliance.segmentation.model_package import ModelPackage
+from appliance.segmentation.opening import WarmModel
 from appliance.segmentation.pace import time_left_s
-from appliance.segmentation.segment import Segmented, segment
+from appliance.segmentation.segment import Segmented
+from appliance.segmentation.within_memory import segment_within_memory
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What a model found in a scan, and what that cost."""
+    """What a model found in a scan, and what that cost.
+
+    Attributes:
+        steps_taken: what was given up on the way because memory ran out or an engine failed, a sentence each.
+    """
 
     package: ModelPackage
     found: Segmented
     effort: Effort
+    steps_taken: tuple[str, ...] = ()
 
     def note(self, tx: Transaction, *, at: datetime, actor: str, case_id: int) -> None:
         """Leave the event, in the transaction that makes it count."""
@@ -30,6 +36,8 @@ class Asked:
         fields = {"model": manifest.name, "version": manifest.version, "folds": len(manifest.folds)}
         cost = {"networks": [spent.fields() for spent in self.found.network_effort], **self.effort.fields()}
         digest = self.package.digest
+        if self.steps_taken:
+            trail.record(tx, "stepped_down", at=at, actor=actor, case_id=case_id, words="; ".join(self.steps_taken))
         trail.record(tx, "segmented", at=at, actor=actor, case_id=case_id, model_digest=digest, **fields, **cost)
 
 
@@ -61,17 +69,20 @@ class Headway:
         return dict(self._fields)
 
 
-def ask(ensemble: Ensemble, scan: Scan, headway: Headway, on_run: Callable[[], None]) -> Asked:
-    """Ask a model about a scan.
+def ask(
+    model: WarmModel, scan: Scan, headway: Headway, on_run: Callable[[], None], on_plan: Callable[[str], None]
+) -> Asked:
+    """Ask a model about a scan, within the memory that there is.
 
     Args:
-        ensemble: the model, warm.
+        model: the model, warm.
         scan: the CT.
         headway: counts the network runs.
         on_run: called after each of them; it may raise to stop.
+        on_plan: told how the memory will be used, before it is.
 
     Raises:
-        SeriesRefused, ModelRefused: as `segment` says.
+        SeriesRefused, ModelRefused: as `segment_within_memory` says.
     """
 
     def on_tile(fold: int, done: int, total: int) -> None:
@@ -80,8 +91,8 @@ def ask(ensemble: Ensemble, scan: Scan, headway: Headway, on_run: Callable[[], N
 
     effort = Effort()
     with measured(effort):
-        found = segment(ensemble, scan.volume, scan.series.description, on_tile)
-    return Asked(ensemble.package, found, effort)
+        found = segment_within_memory(model, scan.volume, scan.series.description, on_tile, on_plan)
+    return Asked(model.package, found, effort, tuple(model.steps_taken))
 
 
 def progress_of_one(model: str, headway: Headway) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
+from appliance.audit import trail
 from appliance.casework.asking import Headway, ask, progress_of_parts
 from appliance.casework.contouring import Scan, load_scan
 from appliance.casework.lease import Lease
@@ -21,7 +22,7 @@ from appliance.clock import now_utc
 from appliance.errors import Refused
 from appliance.records import queries
 from appliance.records.tables import Part, PartState
-from appliance.segmentation.ensemble import Ensemble
+from appliance.segmentation.opening import WarmModel
 from appliance.segmentation.segment import Segmented
 from appliance.spool import Spool
 
@@ -31,7 +32,7 @@ LOOK_EVERY_S = 0.1
 log = structlog.get_logger()
 
 
-def lead(bench: Workbench, lease: Lease, ensembles: Mapping[str, Ensemble], scan: Scan) -> dict[str, Segmented]:
+def lead(bench: Workbench, lease: Lease, models: Mapping[str, WarmModel], scan: Scan) -> dict[str, Segmented]:
     """Have every model asked, by this worker and whoever else is free; what each found, in the order of the models.
 
     Raises:
@@ -43,13 +44,13 @@ def lead(bench: Workbench, lease: Lease, ensembles: Mapping[str, Ensemble], scan
     def show() -> None:
         lease.progress("segment", 0, 1, lambda tx: progress_of_parts(queries.parts_of(tx, lease.case_id)))
 
-    files = {model: part_file(scan.digest, one.package.digest) for model, one in ensembles.items()}
+    files = {model: part_file(scan.digest, one.package.digest) for model, one in models.items()}
     waiting = _write_down(bench, lease.case_id, files)
     for model in waiting[1:]:
         bench.ring_part(lease.case_id, model)
     while unfinished := [part for part in _parts(bench, lease.case_id) if part.state is not PartState.DONE]:
         mine = next((part.model for part in unfinished if is_free(part, now_utc())), None)
-        if mine is None or not _do(PartLease(bench, lease.case_id, mine), bench, ensembles[mine], scan, show):
+        if mine is None or not _do(PartLease(bench, lease.case_id, mine), bench, models[mine], scan, show):
             show()
             time.sleep(LOOK_EVERY_S)
     return {model: decode(bench.spool.part(file)) for model, file in files.items()}
@@ -74,10 +75,10 @@ def help_with(bench: Workbench, case_id: int, model: str) -> None:
             paths = [bench.spool.instance_path(instance.digest) for instance in instances]
         if protocol is None or model not in protocol.models:
             return
-        ensemble = bench.ensemble(model)
+        warm = bench.model(model, lambda *_: part.progress({}))
         scan = load_scan(paths, lambda *_: part.progress({}), uneven_gaps=protocol.uneven_gaps)
-        if part_file(scan.digest, ensemble.package.digest) == part.file:  # else the lead has another version of it
-            _work(bench, part, ensemble, scan, lambda: None)
+        if part_file(scan.digest, warm.package.digest) == part.file:  # else the lead has another version of it
+            _work(bench, part, warm, scan, lambda: None)
     except Refused as refused:
         log.warning("part_refused", case=case_id, model=model, reason=refused.reason)
     finally:
@@ -96,12 +97,12 @@ def tidy(bench: Workbench) -> None:
         queries.forget_parts(tx, idle)
 
 
-def _do(part: PartLease, bench: Workbench, ensemble: Ensemble, scan: Scan, show: Callable[[], None]) -> bool:
+def _do(part: PartLease, bench: Workbench, model: WarmModel, scan: Scan, show: Callable[[], None]) -> bool:
     """Take a part and do it; False when another worker has it, or took it over because this one was too slow."""
     if not part.take():
         return False
     try:
-        _work(bench, part, ensemble, scan, show)
+        _work(bench, part, model, scan, show)
     except PartLost:
         return False
     finally:
@@ -109,16 +110,21 @@ def _do(part: PartLease, bench: Workbench, ensemble: Ensemble, scan: Scan, show:
     return True
 
 
-def _work(bench: Workbench, part: PartLease, ensemble: Ensemble, scan: Scan, show: Callable[[], None]) -> None:
-    headway = Headway(len(ensemble.networks))
+def _work(bench: Workbench, part: PartLease, model: WarmModel, scan: Scan, show: Callable[[], None]) -> None:
+    headway = Headway(len(model.package.manifest.folds))
 
     def on_run() -> None:
         part.progress(headway.fields())
         show()
 
-    asked = ask(ensemble, scan, headway, on_run)
+    asked = ask(model, scan, headway, on_run, lambda words: _note_plan(bench, part.case_id, words))
     bench.spool.keep_part(part.file, encode(asked.found))
     part.finish(asked, headway.fields())
+
+
+def _note_plan(bench: Workbench, case_id: int, words: str) -> None:
+    with bench.database.transaction() as tx:
+        trail.record(tx, "memory_planned", at=now_utc(), actor=bench.worker, case_id=case_id, words=words)
 
 
 def _write_down(bench: Workbench, case_id: int, files: Mapping[str, str]) -> list[str]:

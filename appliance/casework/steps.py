@@ -5,6 +5,7 @@ case with its reason; anything else climbs to the worker's boundary (tasks.py).
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from appliance.dicom.roi_elements import DrawnRoi
 from appliance.errors import Reason, Refused
 from appliance.records import queries
 from appliance.records.tables import Result, ResultKind
-from appliance.segmentation.ensemble import Ensemble
+from appliance.segmentation.opening import WarmModel
 from appliance.segmentation.segment import Segmented
 from appliance.settings import Protocol
 
@@ -58,12 +59,12 @@ def contour_case(bench: Workbench, case_id: int) -> None:
 
 def _contour(bench: Workbench, lease: Lease) -> None:
     protocol, paths = _task(bench, lease)
-    ensembles = {model: bench.ensemble(model) for model in protocol.models}
-    packages = {model: ensemble.package for model, ensemble in ensembles.items()}
-    owners = protocol.drawn_by({model: package.manifest.roi_names for model, package in packages.items()})
+    models = {name: bench.model(name, partial(lease.progress, "engines")) for name in protocol.models}
+    packages = {name: model.package for name, model in models.items()}
+    owners = protocol.drawn_by({name: package.manifest.roi_names for name, package in packages.items()})
     refuse_undrawn(owners, protocol)
     scan = _load(paths, protocol, lease)
-    found = _segment(bench, lease, ensembles, owners, scan)
+    found = _segment(bench, lease, models, owners, scan)
     draft = _draft(bench, protocol, scan, found, lease)
     rois = _trace(draft, scan.series, lease)
     form = bench.settings.planning_system_of(protocol)
@@ -102,19 +103,19 @@ def _load(paths: list[Path], protocol: Protocol, lease: Lease) -> Scan:
 
 
 def _segment(
-    bench: Workbench, lease: Lease, ensembles: Mapping[str, Ensemble], owners: Mapping[str, str], scan: Scan
+    bench: Workbench, lease: Lease, models: Mapping[str, WarmModel], owners: Mapping[str, str], scan: Scan
 ) -> Segmented:
     """Ask the model; several are shared with whoever is free, and what they found is put together."""
-    if len(ensembles) > 1:
-        return merge(lead(bench, lease, ensembles, scan), owners)
-    ((model, ensemble),) = ensembles.items()
-    headway = Headway(len(ensemble.networks))
+    if len(models) > 1:
+        return merge(lead(bench, lease, models, scan), owners)
+    ((name, model),) = models.items()
+    headway = Headway(len(model.package.manifest.folds))
 
     def show() -> None:
-        told = progress_of_one(model, headway)
+        told = progress_of_one(name, headway)
         lease.progress("segment", told["done"], told["total"], lambda _: told)
 
-    asked = ask(ensemble, scan, headway, show)
+    asked = ask(model, scan, headway, show, lambda words: _remember(lease, "memory_planned", words=words))
     with lease.held() as (tx, case, now):
         asked.note(tx, at=now, actor=bench.worker, case_id=case.id)
     return asked.found

@@ -46,11 +46,11 @@ def models_list(ctx: click.Context, *, removed: bool) -> None:
 def models_show(ctx: click.Context, name: str, version: str | None) -> None:
     """Print what model NAME says about itself: its active version, or VERSION."""
     from appliance.running.models_shown import model_words, structures_of
-    from appliance.segmentation.model_package import digest_of, read_manifest
+    from appliance.segmentation.model_package import read_manifest
 
     model = _find(ctx, name, version)
     console.print(structures_of(read_manifest(model.folder)))
-    for sentence in model_words(model, digest_of(model.folder)):
+    for sentence in model_words(settings_of(ctx), model):
         _say(sentence)
 
 

@@ -48,7 +48,7 @@ def segment(  # noqa: PLR0913 - one argument for each option
         return
     console.print(structures_table(outcome))
     said = [f"{one.roi}: {one.sentence}" if one.roi else one.sentence for one in outcome.findings]
-    said += outcome.draft.warnings
+    said += [*outcome.draft.warnings, *outcome.ran]
     skipped = [f"{path.name} ({why})" for path, why in outcome.skipped.items()]
     if skipped:
         more = f"; and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""

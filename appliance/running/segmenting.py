@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from appliance.casework.contouring import (
     trace_regions,
 )
 from appliance.casework.draft import Draft, make_draft
+from appliance.casework.warm_models import warm_model
 from appliance.clock import now_utc
 from appliance.dicom.findings import Finding
 from appliance.dicom.identity import read_identity
@@ -31,10 +33,10 @@ from appliance.running.ct_folder import CtFolder, sort_folder
 from appliance.running.demo.picture import draw
 from appliance.running.protocols_shown import find_protocol
 from appliance.running.whole_model import everything_of
-from appliance.segmentation.ensemble import Ensemble
 from appliance.segmentation.model_package import ModelPackage, load_package
-from appliance.segmentation.opening import open_ensemble
-from appliance.segmentation.segment import Segmented, segment
+from appliance.segmentation.opening import WarmModel
+from appliance.segmentation.segment import Segmented
+from appliance.segmentation.within_memory import segment_within_memory
 from appliance.settings import Protocol, Settings
 from appliance.spool.model_store import ModelStore
 
@@ -44,6 +46,7 @@ FIGURES = {"fold_dice": "Dice of the folds", "entropy": "Entropy", "doubt": "Dou
 """What is known of a structure that the model itself drew, as people read it."""
 
 STEPS = {
+    "engines": "Engines examined",
     "find": "Files looked at",
     "read": "Slice headers read",
     "load": "Slices decoded",
@@ -77,12 +80,17 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What was made."""
+    """What was made.
 
-    ensembles: Mapping[str, Ensemble]
+    Attributes:
+        ran: what each model ran on, how its memory was planned, and what was given up on the way, in sentences.
+    """
+
+    models: Mapping[str, WarmModel]
     protocol: Protocol
     scan: Scan
     draft: Draft
+    ran: tuple[str, ...]
     findings: tuple[Finding, ...]
     skipped: dict[Path, str]
     files: tuple[Path, ...]
@@ -95,12 +103,12 @@ def segment_folder(settings: Settings, order: Order, on_step: OnStep) -> Outcome
         Refused: the series, the model or the result is refused, as the line would.
         ApplianceError: the order cannot be carried out; the sentence says why.
     """
-    settings, protocol, ensembles = _opened(settings, order)
-    packages = {name: ensemble.package for name, ensemble in ensembles.items()}
+    settings, protocol, models = _opened(settings, order, on_step)
+    packages = {name: model.package for name, model in models.items()}
     folder = sort_folder(order.folder, order.series_uid, on_step)
     scan = _load(folder, protocol, on_step)
-    asked = {name: _ask(name, ensembles, scan, on_step) for name in ensembles}
-    found = merge(asked, _owners(protocol, packages))
+    asked = {name: _ask(name, models, scan, on_step) for name in models}
+    found = merge({name: one for name, (one, _) in asked.items()}, _owners(protocol, packages))
     on_step("structures", 0, len(protocol.rois))
     draft = make_draft(found, scan.volume, protocol, settings, scan.series.patient_sex)
     on_step("structures", len(protocol.rois), len(protocol.rois))
@@ -118,10 +126,11 @@ def segment_folder(settings: Settings, order: Order, on_step: OnStep) -> Outcome
         (order.out / name).write_bytes(content)
     _draw(order.out / PICTURE, scan, rois)
     outcome = Outcome(
-        ensembles=ensembles,
+        models=models,
         protocol=protocol,
         scan=scan,
         draft=draft,
+        ran=tuple(words for _, said in asked.values() for words in said),
         findings=tuple(findings),
         skipped=folder.skipped,
         files=tuple(order.out / name for name in (*made, PICTURE, QUALITY)),
@@ -130,7 +139,7 @@ def segment_folder(settings: Settings, order: Order, on_step: OnStep) -> Outcome
     return outcome
 
 
-def _opened(settings: Settings, order: Order) -> tuple[Settings, Protocol, dict[str, Ensemble]]:
+def _opened(settings: Settings, order: Order, on_step: OnStep) -> tuple[Settings, Protocol, dict[str, WarmModel]]:
     """The protocol and the warm models of an order, and settings that know all of its structures."""
     protocol = None if order.protocol is None else find_protocol(settings, order.protocol)
     names = (order.model,) if order.model or protocol is None else protocol.models
@@ -146,8 +155,9 @@ def _opened(settings: Settings, order: Order) -> tuple[Settings, Protocol, dict[
         choices = tuple(choice.model_copy(update={"model": None}) for choice in protocol.rois)
         protocol = protocol.model_copy(update={"models": names, "rois": choices})
     refuse_undrawn(_owners(protocol, packages), protocol)
-    threads = settings.worker.threads
-    return settings, protocol, {name: open_ensemble(package, threads) for name, package in packages.items()}
+    device = settings.worker.devices[0]
+    models = {name: warm_model(settings, one, device, partial(on_step, "engines")) for name, one in packages.items()}
+    return settings, protocol, models
 
 
 def _owners(protocol: Protocol, packages: Mapping[str, ModelPackage]) -> dict[str, str]:
@@ -169,11 +179,11 @@ def _load(folder: CtFolder, protocol: Protocol, on_step: OnStep) -> Scan:
         raise SliceRefused(refused.reason, f"{where}{refused.sentence}") from refused
 
 
-def _ask(name: str, ensembles: Mapping[str, Ensemble], scan: Scan, on_step: OnStep) -> Segmented:
-    """Ask one of the models; a step for all of its network runs, and one for each of its folds."""
-    ensemble = ensembles[name]
-    done_by = [0] * len(ensemble.networks)
-    whose = f" of {name}" if len(ensembles) > 1 else ""
+def _ask(name: str, models: Mapping[str, WarmModel], scan: Scan, on_step: OnStep) -> tuple[Segmented, list[str]]:
+    """Ask one of the models, a step for all of its network runs and one for each fold; and say what it ran on."""
+    model = models[name]
+    done_by = [0] * len(model.package.manifest.folds)
+    whose = f" of {name}" if len(models) > 1 else ""
 
     def on_tile(fold: int, done: int, total: int) -> None:
         done_by[fold] += 1
@@ -181,7 +191,9 @@ def _ask(name: str, ensembles: Mapping[str, Ensemble], scan: Scan, on_step: OnSt
         if len(done_by) > 1:
             on_step(f"Fold {fold + 1}{whose}, tiles", done_by[fold], max(done_by[fold], total // len(done_by)))
 
-    return segment(ensemble, scan.volume, scan.series.description, on_tile)
+    words = [f"{name} {model.words}"]
+    found = segment_within_memory(model, scan.volume, scan.series.description, on_tile, words.append)
+    return found, [*words, *model.steps_taken]
 
 
 def _kept_in(out: Path) -> Kept:
@@ -224,14 +236,13 @@ def structures_of(outcome: Outcome) -> list[dict[str, Any]]:
 
 def report(outcome: Outcome) -> dict[str, Any]:
     """Everything that is known about a result, for programs; no patient is named."""
-    packages = [ensemble.package for ensemble in outcome.ensembles.values()]
-    networks = [network for ensemble in outcome.ensembles.values() for network in ensemble.networks]
+    packages = [model.package for model in outcome.models.values()]
     return {
         "models": [
             {"name": one.manifest.name, "version": one.manifest.version, "digest": one.digest} for one in packages
         ],
         "protocol": outcome.protocol.name,
-        "engines": list(dict.fromkeys(network.engine for network in networks)),
+        "ran": list(outcome.ran),
         "input_digest": outcome.scan.digest,
         "warnings": list(outcome.draft.warnings),
         "structures": structures_of(outcome),

@@ -18,6 +18,7 @@ from appliance.settings import Settings
 _STEPS = {
     "read": "Slice headers read",
     "load": "Slices decoded",
+    "engines": "Engines tried",
     "structures": "Structures decided",
     "contours": "Structures traced as contours",
 }

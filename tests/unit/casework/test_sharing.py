@@ -108,7 +108,7 @@ def test_a_structure_comes_from_the_model_that_the_protocol_names_for_it(build: 
     site.attend()
     by_dense = site.content(ResultKind.RTSTRUCT)
     assert by_dense.count(b"model digest") == by_dense.count(b"Model digest") == 2
-    first, second = (site.bench.ensemble(name).package.digest.encode() for name in ("thresholds", "dense"))
+    first, second = (site.bench.model(name).package.digest.encode() for name in ("thresholds", "dense"))
     assert (by_dense.count(b"model digest " + first), by_dense.count(b"model digest " + second)) == (1, 1)
 
 
@@ -121,7 +121,7 @@ def test_a_structure_that_its_named_model_does_not_draw_is_refused(build: Build)
 
 def test_a_worker_that_hears_the_bell_takes_a_part_and_the_result_is_the_same(alone: tuple[Site, bytes]) -> None:
     site, content = alone
-    helper = replace(site.bench, worker="worker-2", _ensembles={})
+    helper = replace(site.bench, worker="worker-2", _models={})
     rung: list[str] = []
 
     def ring(case_id: int, model: str) -> bool:
@@ -194,7 +194,7 @@ def test_a_worker_with_another_version_of_the_model_leaves_the_part_to_the_lead(
     assert other.is_dir()
     tables = {"appliance": {"models_dir": "../../other"}, "worker": {"threads": 1}}
     settings = make_settings(tmp_path / "elsewhere", tables, protocols={"bones": BOTH})
-    helper = replace(site.bench, worker="worker-2", settings=settings, _ensembles={})
+    helper = replace(site.bench, worker="worker-2", settings=settings, _models={})
     site.attend(ring_part=lambda case_id, model: attend_part(helper, case_id, model) is None)
     assert _count(site, "part_taken", "worker-2 took") == 1
     assert without_times(site.content(ResultKind.RTSTRUCT)) == without_times(content)
@@ -206,7 +206,7 @@ def test_what_a_helper_cannot_do_is_said_by_the_lead(build: Build) -> None:
 
     def spoil_and_help(case_id: int, model: str) -> bool:
         fold.write_bytes(fold.read_bytes() + b"\0")
-        attend_part(replace(site.bench, worker="worker-2", _ensembles={}), case_id, model)
+        attend_part(replace(site.bench, worker="worker-2", _models={}), case_id, model)
         return True
 
     site.attend(ring_part=spoil_and_help)

@@ -47,9 +47,10 @@ def build(tmp_path: Path, database: Database, spool: Spool) -> Build:
 def test_a_queued_case_becomes_a_durable_structure_set_in_the_outbox(build: Build) -> None:
     site = build()
     site.attend()
-    assert site.events()[-8:] == [
+    assert site.events()[-9:] == [
         "work_started",
         "volume_loaded",
+        "memory_planned",
         "segmented",
         "masks_decided",
         "quality_assessed",
@@ -57,6 +58,7 @@ def test_a_queued_case_becomes_a_durable_structure_set_in_the_outbox(build: Buil
         "structure_set_examined",
         "structure_set_written",
     ]
+    assert "planned: ONNX Runtime on the CPU: needs 0." in site.words_of("memory_planned")
     assert "Bone_Pelvic: it reaches the first slice and the last slice" in site.words_of("structure_set_examined")
     case = site.case
     assert (case.state, case.progress, case.lease_owner) == (CaseState.SENDING, {}, None)
@@ -283,10 +285,10 @@ def test_a_broker_that_is_away_is_an_answer_and_no_error(tmp_path: Path) -> None
 def test_a_case_that_fails_for_good_keeps_the_worker_warm_for_the_next(build: Build, database: Database) -> None:
     site = build()
     site.bench.warm_up()
-    warm = site.bench.ensemble("thresholds")
+    warm = site.bench.model("thresholds")
     other = new_case(database, CaseState.QUEUED, protocol="bones", series_instance_uid="1.2.4")
     attend(site.bench, other)
     attend(site.bench, site.case_id)
     assert read_case(database, other).state in {CaseState.REFUSED, CaseState.QUEUED}
     assert site.case.state is CaseState.SENDING
-    assert site.bench.ensemble("thresholds") is warm
+    assert site.bench.model("thresholds") is warm

@@ -28,7 +28,7 @@ def bench(tmp_path: Path, database: Database, spool: Spool) -> Workbench:
 
 
 def _works(bench: Workbench) -> str:
-    return bench.ensemble("thresholds").package.manifest.version
+    return bench.model("thresholds").package.manifest.version
 
 
 def test_another_version_works_from_the_next_case_on_without_a_restart_and_so_does_the_undo(bench: Workbench) -> None:
@@ -41,22 +41,22 @@ def test_another_version_works_from_the_next_case_on_without_a_restart_and_so_do
 
 
 def test_a_model_stays_warm_as_long_as_its_version_is_active(bench: Workbench) -> None:
-    warm = bench.ensemble("thresholds")
-    assert bench.ensemble("thresholds") is warm
+    warm = bench.model("thresholds")
+    assert bench.model("thresholds") is warm
 
 
 def test_a_manifest_that_changed_on_the_disk_is_read_again(bench: Workbench) -> None:
-    warm = bench.ensemble("thresholds")
+    warm = bench.model("thresholds")
     path = bench.settings.models_dir / "thresholds" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "title": "Changed"}))
-    changed = bench.ensemble("thresholds")
+    changed = bench.model("thresholds")
     assert changed is not warm
     assert changed.package.digest != warm.package.digest
 
 
 def test_a_package_that_is_gone_is_refused_even_if_it_was_warm(bench: Workbench) -> None:
     ModelStore.of(bench.settings).activate("thresholds", "2.0.0")
-    bench.ensemble("thresholds")
+    bench.model("thresholds")
     (bench.settings.data_dir / "models" / "thresholds" / "2.0.0" / "manifest.json").unlink()
     with pytest.raises(ModelRefused):
-        bench.ensemble("thresholds")
+        bench.model("thresholds")

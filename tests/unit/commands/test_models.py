@@ -129,8 +129,8 @@ def test_the_list_tells_every_version_which_one_works_and_for_whom(say: Say, tmp
     say("import", package(tmp_path / "new", "2.0.0", source="a bundle of another program"))
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in say("list").splitlines() if "│" in line]
     assert rows == [
-        ["thresholds", "1.0.0", "active", "4", "3", "1 MB", "this release", "bones"],
-        ["thresholds", "2.0.0", "imported", "4", "3", "1 MB", "a bundle of another program", ""],
+        ["thresholds", "1.0.0", "active", "4", "3", "1 MB", "", "this release", "bones"],
+        ["thresholds", "2.0.0", "imported", "4", "3", "1 MB", "", "a bundle of another program", ""],
     ]
 
 

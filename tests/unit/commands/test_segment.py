@@ -60,7 +60,7 @@ def test_everything_that_a_model_draws_is_written_and_stands_its_examination(
     assert not report.has_errors, report.findings
     assert all(name in shown for name in names)
     assert (tmp_path / "out" / "contours.png").read_bytes()[:4] == b"\x89PNG"
-    assert not settings.data_dir.exists(), "neither spool nor database"
+    assert {path.name for path in settings.data_dir.iterdir()} == {"engines"}, "neither spool nor database"
 
 
 def test_a_structure_that_rois_toml_does_not_know_gets_a_number_and_a_colour_of_its_own(

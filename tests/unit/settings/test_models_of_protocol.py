@@ -112,5 +112,5 @@ def test_a_device_that_does_not_exist_is_named(tmp_path: Path, device: str) -> N
     with pytest.raises(SettingsError, match="is no device; name auto, cpu, cuda or one GPU"):
         on_device(make_settings(tmp_path), device)
     tables: dict[str, Any] = {"worker": {"devices": [device]}}
-    with pytest.raises(SettingsError, match=r"appliance.toml, line 3: worker.devices.0: "):
+    with pytest.raises(SettingsError, match=r"appliance.toml, line 4: worker.devices.0: "):
         make_settings(tmp_path / "written", tables)
