@@ -13,6 +13,7 @@ from appliance import __version__
 from appliance.clock import now_utc
 from appliance.commands.asking import console, settings_of
 from appliance.commands.models import models
+from appliance.commands.segment import segment
 from appliance.dicom.roi import RoiTemplate
 from appliance.errors import ApplianceError, SettingsError
 from appliance.records.tables import Case
@@ -153,6 +154,7 @@ def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
 
 
 main.add_command(models)
+main.add_command(segment)
 
 
 @main.group()
@@ -193,6 +195,7 @@ def case() -> None:
 @click.pass_context
 def case_list(ctx: click.Context, limit: int) -> None:
     """Print the state of every case, and what was set aside."""
+    from appliance.audit.trail import structures_to_look_at
     from appliance.records import Database, queries
 
     settings = settings_of(ctx)
@@ -200,7 +203,8 @@ def case_list(ctx: click.Context, limit: int) -> None:
     database.check()
     with database.reading() as tx:
         cases, aside = queries.recent_cases(tx, limit), queries.quarantined(tx, limit)
-        lines = [showing.case_line(case, settings, now_utc()) for case in cases]
+        flagged = structures_to_look_at(tx, [case.id for case in cases])
+        lines = [showing.case_line(case, settings, now_utc(), flagged.get(case.id, ())) for case in cases]
     table = Table("Case", "State", "Patient", "Series", "Slices", "What now", title="Cases", title_justify="left")
     for line in lines:
         table.add_row(*line)
@@ -250,6 +254,20 @@ def audit_show(ctx: click.Context, case_id: int) -> None:
     with database.reading() as tx:
         entries = trail_of(tx, _existing(queries.case_by_id(tx, case_id), case_id).id)
     console.print(showing.trail_table(entries, f"Audit trail of case {case_id}"))
+
+
+@audit.command("box")
+@click.option("--limit", default=50, show_default=True, help="How many of the newest events to show.")
+@click.pass_context
+def audit_box(ctx: click.Context, limit: int) -> None:
+    """Print what happened to this box: starts, stops, refused associations, models exchanged."""
+    from appliance.audit.trail import trail_of_box
+    from appliance.records import Database
+
+    database = Database(settings_of(ctx).database_url)
+    database.check()
+    with database.reading() as tx:
+        console.print(showing.trail_table(trail_of_box(tx, limit), "What happened to this box"))
 
 
 @main.command()

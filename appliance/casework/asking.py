@@ -8,7 +8,6 @@ from typing import Any
 from appliance.audit import trail
 from appliance.casework.contouring import Scan
 from appliance.clock import Effort, measured, monotonic_s
-from appliance.dicom.scan_description import ScanDescription
 from appliance.records import Transaction
 from appliance.records.tables import Part, PartState
 from appliance.segmentation.ensemble import Ensemble
@@ -81,7 +80,7 @@ def ask(ensemble: Ensemble, scan: Scan, headway: Headway, on_run: Callable[[], N
 
     effort = Effort()
     with measured(effort):
-        found = segment(ensemble, scan.volume, ScanDescription(), on_tile)
+        found = segment(ensemble, scan.volume, scan.series.description, on_tile)
     return Asked(ensemble.package, found, effort)
 
 

@@ -155,6 +155,8 @@ def provenance_of(
         station_name=settings.appliance.station_name,
         recipe_digest=recipe_digest(protocol, settings.planning_system_of(protocol)),
         not_found=tuple(template.name for template in draft.missing),
+        to_look_at=draft.to_look_at,
+        warnings=draft.warnings,
     )
 
 

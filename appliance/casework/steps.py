@@ -125,10 +125,11 @@ def _draft(bench: Workbench, protocol: Protocol, scan: Scan, found: Segmented, l
     effort = Effort()
     with measured(effort):
         lease.progress("structures", 0, len(protocol.rois))
-        draft = make_draft(found.masks, scan.volume, protocol, bench.settings, scan.series.patient_sex)
+        draft = make_draft(found, scan.volume, protocol, bench.settings, scan.series.patient_sex)
         lease.progress("structures", len(draft.regions), len(protocol.rois))
     _remember(lease, "masks_decided", volumes=draft.in_words(scan.volume.geometry), **effort.fields())
     refuse_empty(draft)
+    _remember(lease, "quality_assessed", words=draft.look_in_words(), **draft.assessment())
     return draft
 
 

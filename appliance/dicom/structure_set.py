@@ -20,6 +20,7 @@ from appliance.dicom.planning_system import PlanningSystem
 from appliance.dicom.result_object import ResultObject
 from appliance.dicom.roi import RoiTemplate
 from appliance.dicom.roi_elements import (
+    LONGEST_TEXT,
     MORPHOLOGICAL_OPERATIONS,
     Algorithm,
     DrawnRoi,
@@ -93,6 +94,8 @@ class Provenance:
         station_name: the box, at most 16 characters.
         recipe_digest: digest of how the protocol has its regions drawn, derived and written.
         not_found: names of regions that were asked for and not found, as they would be written.
+        to_look_at: names of regions that need a careful look.
+        warnings: sentences about the images: where they are not quite what the model was made for.
 
     Raises:
         ValueError: a text that is empty, too long for its element, or not plain ASCII; or no model.
@@ -106,11 +109,14 @@ class Provenance:
     station_name: str = "DELINEATE"
     recipe_digest: str = "none"
     not_found: tuple[str, ...] = ()
+    to_look_at: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.models:
             raise ValueError("a result is drawn by a model")
-        for name in (name for name in self.__slots__ if name not in {"models", "not_found"}):
+        lists = {"models", "not_found", "to_look_at", "warnings"}
+        for name in (name for name in self.__slots__ if name not in lists):
             pattern = _SHORT_TEXT if name in ("label", "station_name") else _LONG_TEXT
             if not pattern.fullmatch(getattr(self, name)):
                 raise ValueError(f"{name} is empty, too long or not plain ASCII")
@@ -251,9 +257,15 @@ def _check_points(rois: Sequence[DrawnRoi], form: PlanningSystem) -> None:
 
 
 def description_of(provenance: Provenance) -> str:
-    """Say what made a result, that nobody has reviewed it, and what is not in it."""
-    missing = f" Asked for and not found: {', '.join(provenance.not_found)}." if provenance.not_found else ""
-    return f"Automatic draft by {provenance.models_in_words(' and ')}. {WARNING}{missing}"[:1024]
+    """Say what made a result, that nobody has reviewed it, what to look at, and what is not in it."""
+    said = [f"Automatic draft by {provenance.models_in_words(' and ')}. {WARNING}"]
+    if provenance.to_look_at:
+        said.append(f"Look carefully at: {', '.join(provenance.to_look_at)}.")
+    if provenance.not_found:
+        said.append(f"Asked for and not found: {', '.join(provenance.not_found)}.")
+    if provenance.warnings:
+        said.append(f"About the scan, so look at all of it: {'; '.join(provenance.warnings)}.")
+    return " ".join(said)[:LONGEST_TEXT]
 
 
 def patient_and_study(series: CtSeries) -> dict[str, Value]:

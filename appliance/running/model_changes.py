@@ -113,7 +113,7 @@ def restore(settings: Settings, name: str, version: str) -> StoredModel:
     return model
 
 
-def note_event(settings: Settings, event: str, **fields: str) -> None:
+def note_event(settings: Settings, event: str, **fields: str | int) -> None:
     """Leave an event for the trail, with the time of now."""
     told = {"event": event, "actor": "operator", "at": now_utc().isoformat(), **fields}
     Spool(settings.data_dir / "spool").leave_note("audit", dict(told))

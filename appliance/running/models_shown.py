@@ -1,21 +1,21 @@
 """Models in words: for `delineate models list` and `delineate models show`."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from appliance.dicom.findings import amount
 from appliance.errors import ModelRefused
+from appliance.importing.importing import REPORT_FILE
+from appliance.importing.report import ImportReport
 from appliance.running.model_changes import protocols_with
 from appliance.segmentation.manifest import Limits, Manifest, NetworkInput, QualityLimits, RoiRule
 from appliance.segmentation.model_package import read_manifest
 from appliance.settings import Settings
 from appliance.spool.model_store import ModelStore, StoredModel
 
-REPORT = "import_report.json"
 _CROPS = {"body": "the box around the body", "whole": "the whole scan"}
 _RESAMPLINGS = {"area": "means over what a voxel covers", "cubic": "cubic splines"}
 _PADDINGS = {"air": "air", "zero": "zeros"}
@@ -81,7 +81,7 @@ def model_words(model: StoredModel, digest: str) -> Iterator[str]:
     for fold in manifest.folds:
         tensors = f", {fold.tensors} {fold.tensors_sha256}" if fold.tensors else ""
         yield f"  {fold.file} {fold.sha256}{tensors}"
-    yield from _report_words(model.folder / REPORT)
+    yield from _report_words(model.folder / REPORT_FILE)
     card = model.folder / "CARD.md"
     if card.is_file():
         yield f"\n{card.read_text(encoding='utf-8', errors='replace').strip()}"
@@ -116,7 +116,7 @@ def _input_words(given: NetworkInput) -> Iterator[str]:
 
 
 def _ensemble_words(manifest: Manifest) -> Iterator[str]:
-    words = [f"{len(manifest.folds)} networks ({manifest.members}), {_ENSEMBLES[manifest.ensemble]}"]
+    words = [f"{amount(len(manifest.folds), 'network')} ({manifest.members}), {_ENSEMBLES[manifest.ensemble]}"]
     if manifest.early_exit is not None:
         words.append(f"the rest is not asked where the first two agree on {100 * manifest.early_exit:g} % of a tile")
     words.append(f"added up in {manifest.accumulate}")
@@ -145,6 +145,8 @@ def _limit_words(limits: Limits) -> Iterator[str]:
 
 
 def _rule_words(manifest: Manifest) -> Iterator[str]:
+    if manifest.max_draft_entropy is not None:
+        yield f"Everything is flagged where the mean entropy of the structures is above {manifest.max_draft_entropy:g}."
     for one in manifest.slice_exclusions:
         winner = one.higher if one.higher_dominates else one.lower
         yield f"{one.higher} and {one.lower} never share a slice; it goes to {winner}."
@@ -174,18 +176,19 @@ def _flag_words(quality: QualityLimits) -> Iterator[str]:
         yield f"Dice of the folds below {quality.min_fold_dice:g}"
     if quality.max_entropy is not None:
         yield f"entropy above {quality.max_entropy:g}"
+    if quality.max_doubt is not None:
+        yield f"doubt above {quality.max_doubt:g}"
     if quality.volume_cm3 is not None:
         yield "volume outside {:g} to {:g} cm³".format(*quality.volume_cm3)
 
 
 def _report_words(path: Path) -> Iterator[str]:
-    """What its import said, where it was imported."""
-    if path.is_file():
-        yield "Import report:"
-        yield from _items(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _items(report: Any) -> Iterator[str]:
-    for name, value in report.items() if isinstance(report, dict) else ():
-        words = ", ".join(map(str, value)) if isinstance(value, list) else value
-        yield f"  {name.replace('_', ' ')}: {words}"
+    """How it was converted, where it was imported; its card says more."""
+    if not path.is_file():
+        return
+    report = ImportReport.model_validate_json(path.read_bytes())
+    yield f"Imported from {report.source} ({report.format}); what was read of it:"
+    for name, digest in report.source_sha256.items():
+        yield f"  {name} {digest}"
+    yield f"Converted with {', '.join(f'{program} {version}' for program, version in report.tools.items())}."
+    yield f"The conversion was kept in {'; '.join(report.confinement)}."

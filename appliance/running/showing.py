@@ -26,11 +26,14 @@ def local(at: datetime) -> str:
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def case_line(case: Case, settings: Settings, now: datetime) -> tuple[str | Text, ...]:
-    """One row of the list of cases."""
+def case_line(case: Case, settings: Settings, now: datetime, to_look_at: Sequence[str] = ()) -> tuple[str | Text, ...]:
+    """One row of the list of cases, with the structures of its result that need a careful look."""
     state = Text(case.state, style=_COLOURS.get(case.state, "cyan"))
     number = f"{case.id}" if case.revision == 1 else f"{case.id} (rev. {case.revision})"
-    return number, state, case.patient_id, case.description, str(case.slices), what_now(case, settings, now)
+    words = what_now(case, settings, now)
+    if to_look_at and case.result_sop_instance_uid is not None:
+        words += f"; look carefully at {', '.join(to_look_at)}"
+    return number, state, case.patient_id, case.description, str(case.slices), words
 
 
 def what_now(case: Case, settings: Settings, now: datetime) -> str:

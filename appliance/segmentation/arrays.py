@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from appliance.segmentation.backends.network import Array
 
-CACHE_BYTES = 512 * 1024
+CACHE_BYTES = 256 * 1024
 """How much of a tile is worked on at once on a processor: it stays in the cache of one core."""
 
 

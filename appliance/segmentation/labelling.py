@@ -197,10 +197,15 @@ class Labelling:
         union, parts = among
         window = _window(box, union)
         votes = self._on_ct(number, box, parts)
-        best = ranking.best[window]
-        ranking.won[window] = xp.where(votes > best, number, ranking.won[window])
-        ranking.second[window] = xp.maximum(ranking.second[window], xp.minimum(votes, best))
-        ranking.best[window] = xp.maximum(best, votes)
+        best, second, won = ranking.best[window], ranking.second[window], ranking.won[window]
+        slices, rows, columns = votes.shape
+        step = self._arrays.planes_at_once(4 * slices * columns, rows)
+        for first in range(0, rows, step):
+            some = (slice(None), slice(first, first + step))
+            challenger, leader = votes[some], best[some]
+            won[some] = xp.where(challenger > leader, number, won[some])
+            second[some] = xp.maximum(second[some], xp.minimum(challenger, leader))
+            best[some] = xp.maximum(leader, challenger)
 
     def _overrule(self, ranking: _Ranking, boxes: dict[int, Box], among: tuple[Box, Sequence[_Planes]]) -> None:
         """Give voxels to the likelier of two classes that together outweigh the one that won them."""

@@ -99,7 +99,7 @@ def _read_json(folder: Path) -> Any:
     path = folder / "manifest.json"
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelRefused(
             Reason.MODEL_MISSING, f"there is no model package in {folder}; install it or correct the protocol"
         ) from error

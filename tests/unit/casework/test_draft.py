@@ -1,5 +1,6 @@
 """What a protocol asks for is made from what the model found, and nothing else."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from appliance.dicom.ct_volume import CtVolume
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.dicom.planning_system import PlanningSystem
 from appliance.dicom.roi import RoiMask
+from appliance.segmentation.quality import RoiQuality
+from appliance.segmentation.segment import Segmented
 from appliance.settings import Protocol, Settings
 from tests.support.config_folder import BONES, ROIS, make_settings
 
@@ -39,9 +42,9 @@ def settings_of(folder: Path, **protocol: Any) -> Settings:
     return make_settings(folder, rois=TEMPLATES, protocols={"bones": {**BONES, **protocol}})
 
 
-def draft_of(settings: Settings, *found: RoiMask, sex: str = "M") -> Draft:
+def draft_of(settings: Settings, *found: RoiMask, sex: str = "M", quality: Sequence[RoiQuality] = ()) -> Draft:
     volume = CtVolume(np.full(SHAPE, -1000, np.int16), GEOMETRY)
-    return make_draft(found, volume, settings.protocols["bones"], settings, sex)
+    return make_draft(Segmented(found, tuple(quality)), volume, settings.protocols["bones"], settings, sex)
 
 
 def test_structures_come_in_the_order_and_under_the_names_of_the_protocol(tmp_path: Path) -> None:

@@ -47,11 +47,12 @@ def build(tmp_path: Path, database: Database, spool: Spool) -> Build:
 def test_a_queued_case_becomes_a_durable_structure_set_in_the_outbox(build: Build) -> None:
     site = build()
     site.attend()
-    assert site.events()[-7:] == [
+    assert site.events()[-8:] == [
         "work_started",
         "volume_loaded",
         "segmented",
         "masks_decided",
+        "quality_assessed",
         "contours_traced",
         "structure_set_examined",
         "structure_set_written",
