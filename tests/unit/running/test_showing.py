@@ -26,6 +26,7 @@ WORKING = {
     "folds": [14, 14, 13],
     "eta_s": 12.1,
 }
+AT_WORK = "fold 2 of 3, tile 14 of 36, about 10 s left"
 
 
 def _segmenting(*models: dict[str, object]) -> Case:
@@ -41,7 +42,7 @@ def _segmenting(*models: dict[str, object]) -> Case:
         (_case(CaseState.QUEUED), "waits for a worker"),
         (_case(CaseState.SEGMENTING), "a worker has taken it"),
         (_case(CaseState.SEGMENTING, progress={"step": "load", "done": 2, "total": 9}), "load: 2 of 9"),
-        (_segmenting(WORKING), "fold 2 of 3, tile 14 of 36, about 10 s left"),
+        (_segmenting(WORKING), AT_WORK),
         (_segmenting({**WORKING, "eta_s": None}), "fold 2 of 3, tile 14 of 36"),
         (
             _segmenting(
@@ -50,8 +51,7 @@ def _segmenting(*models: dict[str, object]) -> Case:
                 {"model": "legs", "state": "working"},
                 {"model": "head", "state": "done", "eta_s": 0.0},
             ),
-            "pelvis: fold 2 of 3, tile 14 of 36, about 10 s left; thorax: waits for a worker; "
-            "legs: a worker has begun; head: done",
+            f"pelvis: {AT_WORK}; thorax: waits for a worker; legs: a worker has begun; head: done",
         ),
         (_case(CaseState.REFUSED, reason="no_protocol", sentence="none fits"), "none fits (no_protocol)"),
         (_case(CaseState.FAILED, reason="worker_lost", sentence="died"), "died (worker_lost)"),
