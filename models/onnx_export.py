@@ -62,7 +62,8 @@ def to_onnx(network: nn.Module, tile: tuple[int, int, int, int, int]) -> bytes:
             scripted = isinstance(network, torch.jit.ScriptModule)
             model = _from_script(network, tile) if scripted else _from_module(network, tile)
     except (RuntimeError, TypeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
-        raise NotExportable(f"torch cannot write it as ONNX: {str(error).splitlines()[0][:200]}") from error
+        cause = str(error.__cause__ or error).strip().splitlines() or ["no reason given"]
+        raise NotExportable(f"torch cannot write it as ONNX ({cause[0][:200]})") from error
     exported: bytes = _without_traces(model).SerializeToString(deterministic=True)
     return exported
 

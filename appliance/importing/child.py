@@ -27,7 +27,7 @@ def main() -> int:
         try:
             # Only now: torch starts threads, and a thread cannot be given another network afterwards.
             conversion = import_module("appliance.importing.conversion")
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise ModelRefused(
                 Reason.MODEL_INVALID,
                 f"importing needs {error.name}, which is not installed; install delineate with its extra `import`",

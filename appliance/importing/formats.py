@@ -64,6 +64,11 @@ def recognised(path: Path) -> Reader:
             Reason.MODEL_UNSAFE,
             f"{path.name} is a Python pickle, which would execute code; ask its source for safetensors or ONNX",
         )
+    if (path / "MLmodel").is_file():
+        raise ModelRefused(
+            Reason.MODEL_UNSAFE,
+            f"{path.name} is an MLflow model, which is loaded by executing it; import the ONNX or bundle that is in it",
+        )
     raise ModelRefused(
         Reason.MODEL_INVALID,
         f"{path.name} is no model of a known format; known are: {', '.join(reader.TITLE for reader in known)}",

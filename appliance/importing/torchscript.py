@@ -1,9 +1,11 @@
 """TorchScript: a program in torch's own small language. It is run in the confined process alone, once, to export it.
 
-Its interpreter knows tensors and numbers, no files and no system, but it is native code that was not written to
-resist; so the archive is looked through first, and what is kept is ONNX.
+Its interpreter knows no Python and no system, but it has operations that write and map files (`torch.save`,
+`torch.from_file`), and a script may run some as it is loaded. So its code is parsed first and refused if it names one;
+what is kept in the end is ONNX.
 """
 
+import ast
 import pickletools
 import zipfile
 from pathlib import Path
@@ -20,6 +22,13 @@ TITLE = "TorchScript"
 _HARMLESS = ("__torch__", "torch._utils", "torch.jit._pickle", "collections")
 """Where the names lie that torch's own writer puts into a TorchScript archive."""
 _PICKLES = ("data.pkl", "constants.pkl")
+REACHING_OUT = frozenset(
+    {"from_file", "load_tensor", "save", "PythonOp", "IgnoredPythonOp", "rpc_async", "rpc_remote", "rpc_sync"}
+)
+"""Operations of TorchScript that leave their own tensors: files, Python, other machines."""
+_NAMESPACES = {"aten", "prim"}
+"""Of operations as `ops.NAMESPACE.NAME`; the others belong to extensions."""
+_MAX_CODE_BYTES = 2**24
 
 
 def recognises(path: Path) -> bool:
@@ -37,8 +46,8 @@ def read(path: Path, request: ImportRequest) -> Converted:
     """Load it for one tile of the request.
 
     Raises:
-        ModelRefused: MODEL_UNSAFE if a pickle in it names anything that TorchScript does not; MODEL_INVALID if it is
-            damaged or no network.
+        ModelRefused: MODEL_UNSAFE if its code reaches for files or other programs, or a pickle in it names anything
+            that TorchScript does not; MODEL_INVALID if it is damaged or no network.
     """
     del request
     _check_archive(path)
@@ -71,13 +80,36 @@ def _check_archive(path: Path) -> None:
                 for named in _names_in(archive.read(name))
                 if not _is_harmless(*named)
             }
+            foreign |= _operations_reaching_out(archive, path)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError, IndexError) as error:
         raise invalid(path, "is damaged") from error
     if foreign:
         shown = ", ".join(sorted(f"{module}.{name}" for module, name in foreign))[:160]
         raise ModelRefused(
-            Reason.MODEL_UNSAFE, f"{path.name} names {shown}, which TorchScript does not need; nothing was imported"
+            Reason.MODEL_UNSAFE, f"{path.name} wants to use {shown}, which no network needs; nothing was imported"
         )
+
+
+def _operations_reaching_out(archive: zipfile.ZipFile, path: Path) -> set[tuple[str, str]]:
+    """(namespace, operation) of all that the code names and no network needs."""
+    code = [entry for entry in archive.infolist() if entry.filename.endswith(".py")]
+    if not code or sum(entry.file_size for entry in code) > _MAX_CODE_BYTES:
+        raise invalid(path, "holds no code, or too much")
+    found: set[tuple[str, str]] = set()
+    for entry in code:
+        try:
+            tree = ast.parse(archive.read(entry))  # its grammar is a part of Python's
+        except (SyntaxError, RecursionError, MemoryError) as error:
+            raise invalid(path, "holds code that cannot be looked through") from error
+        for node in ast.walk(tree):
+            match node:
+                case ast.Attribute(value=ast.Attribute(value=ast.Name(id="ops"), attr=namespace), attr=name):
+                    if namespace not in _NAMESPACES or name in REACHING_OUT:
+                        found.add((f"ops.{namespace}", name))
+                case ast.Attribute(attr=name) | ast.Name(id=name) | ast.Constant(value=str(name)):
+                    if name in REACHING_OUT:
+                        found.add(("torch", name))
+    return found
 
 
 def _names_in(content: bytes) -> set[tuple[str, str]]:

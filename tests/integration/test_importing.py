@@ -63,7 +63,7 @@ def test_a_foreign_model_becomes_a_package_that_contours(tmp_path: Path, title: 
     assert all((into / name).is_file() for name in ("CARD.md", "import_report.json"))
     assert list(into.parent.iterdir()) == [into]
     has_tensors = all(fold.tensors for fold in package.manifest.folds)
-    assert has_tensors == (title.startswith("safetensors") or title.startswith("InnerEye"))
+    assert has_tensors == title.startswith(("safetensors", "InnerEye"))
     tile = np.zeros((1, len(package.manifest.input.channels), *package.manifest.input.tile), np.float32)
     ensemble = open_ensemble(package, threads=1)
     assert np.isfinite(ensemble.networks[0].run(tile)).all()
