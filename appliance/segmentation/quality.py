@@ -35,7 +35,7 @@ class RoiQuality:
         entropy: mean entropy of its voxels in nats.
         volume_cm3: its volume.
         flags: one sentence for each reason to look at it carefully; none where there is no reason.
-        doubt: one number for all signs, to sort structures by: 0 is none, 0.5 is hopeless; None where nothing is known.
+        doubt: one number for all signs, to sort structures by; 0 is none. None where nothing is known.
     """
 
     name: str
@@ -109,7 +109,7 @@ def beyond_limits(found: RoiQuality, limits: QualityLimits) -> Iterator[str]:
     if _above(found.entropy, limits.max_entropy):
         yield f"the model wavers (entropy {found.entropy:.2f} nats, up to {limits.max_entropy:.2f} is usual)"
     if _above(found.doubt, limits.max_doubt):
-        yield f"a doubt of {found.doubt:.2f}, from {limits.max_doubt:.2f} on it may be wrong"
+        yield f"a doubt of {found.doubt:.3f}, above {limits.max_doubt:.3f} it may be wrong"
     if limits.volume_cm3 is not None and not _within(found.volume_cm3, limits.volume_cm3):
         low, high = limits.volume_cm3
         yield f"its volume is {found.volume_cm3:.0f} cm3, usually {low:.0f} to {high:.0f} cm3"

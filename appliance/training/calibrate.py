@@ -5,6 +5,7 @@ every result says by which limits it was flagged; `calibration.json` in it says 
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -105,8 +106,8 @@ def write_calibrated(package: ModelPackage, folder: Path, version: str, report: 
     figures = {
         "cases": report.cases,
         "clean": report.clean,
-        "on_itself": asdict(report.on_itself),
-        "on_others": asdict(report.on_others),
+        "on_itself": _plain(report.on_itself),
+        "on_others": _plain(report.on_others),
     }
     _write_json(folder / "calibration.json", figures)
     return load_package(folder)
@@ -148,6 +149,12 @@ def _judged_by_others(cases: Sequence[CaseObservation]) -> dict[str, list[Judged
                 for one, verdict in zip(case.rois, judged_by(calibration, [case]), strict=True):
                     judged.setdefault(one.roi, []).append(verdict)
     return judged
+
+
+def _plain(performance: Performance) -> dict[str, Any]:
+    """As JSON values, which know no "not a number"."""
+    values = asdict(performance).items()
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values}
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -1,10 +1,10 @@
 """From observations on scans whose truth is known to the limits from which on a structure is flagged.
 
 Clean scans say what is usual: volumes, agreement, entropy, Hounsfield units, each with some room beyond what was seen;
-and the doubt, which takes several signs together, without any. Whatever failed within all that is caught by a limit on the doubt: the highest one that leaves none of it out, with a
-small margin below it. So no failure of the calibration goes unflagged, and as few good structures as this allows are
-flagged with them. For a structure that the model draws badly on clean scans this means a flag nearly always, which is
-what should be said of it.
+and the doubt, which takes several signs together, without any. Whatever failed within all that is caught by a limit on
+the doubt: the highest one that leaves none of it out, with a small margin below it. So no failure of the calibration
+goes unflagged, and as few good structures as this allows are flagged with them. For a structure that the model draws
+badly on clean scans this means a flag nearly always, which is what should be said of it.
 """
 
 from collections.abc import Iterable, Sequence
