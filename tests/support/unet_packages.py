@@ -71,26 +71,29 @@ def make_unet_package(
 
 
 def seeded(network: str, arguments: Mapping[str, Any], seed: int) -> nn.Module:
-    """A network with random weights; and with statistics of batch normalisation as training would leave them."""
+    """A network with random weights, those of batch normalisation too."""
     torch.manual_seed(seed)
     module = build(network, arguments).eval()
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm3d):
-            nn.init.uniform_(layer.running_mean, -0.2, 0.2)
-            nn.init.uniform_(layer.running_var, 0.5, 2.0)
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.uniform_(layer.bias, -0.3, 0.3)
     return module
 
 
 def calibrated(module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
-    """Scale and shift the last layer's outputs until every class wins somewhere on smooth random tiles.
+    """Take the statistics of smooth random tiles, and scale the last layer until every class wins somewhere on them.
 
     Untrained networks answer one class everywhere, and then equal labels would mean nothing.
     """
     (*_, head) = (layer for layer in module.modules() if isinstance(layer, nn.Conv3d))
-    with torch.inference_mode():
-        logits = module(torch.from_numpy(smooth_tiles(1, shape[1:], seed=99)))
+    tiles = torch.from_numpy(smooth_tiles(1, shape[1:], seed=99))
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm3d):
+            layer.momentum = 1.0
+    with torch.no_grad():
+        module.train()(tiles)
+        logits = module.eval()(tiles)
         groups = head.out_channels // logits.shape[1]
         mean, spread = logits.mean((0, 2, 3, 4)), logits.std((0, 2, 3, 4))
         gain = (3.0 / spread.clamp_min(1e-6)).repeat_interleave(groups)

@@ -53,6 +53,12 @@ def test_more_of_anything_needs_more(classes: int, case: Scan) -> None:
     assert planned(Free(64 * GB), classes=classes, case=case).host_bytes > planned(Free(64 * GB)).host_bytes
 
 
+def test_each_voxel_of_the_ct_counts_with_its_value_its_class_its_certainty_and_masks_in_the_making() -> None:
+    finer = Scan((800, 512, 1024), (1.0, 0.977, 0.4885), WHOLE_BODY.box)
+    more = planned(Free(64 * GB), case=finer).host_bytes - planned(Free(64 * GB)).host_bytes
+    assert more >= 1.1 * 6 * (finer.voxels - WHOLE_BODY.voxels)
+
+
 def test_the_body_alone_needs_less_than_the_whole_scan() -> None:
     whole = Scan(WHOLE_BODY.shape, WHOLE_BODY.spacing_mm)
     assert planned(Free(64 * GB), case=whole).host_bytes > 1.3 * planned(Free(64 * GB)).host_bytes
