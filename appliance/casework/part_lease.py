@@ -73,6 +73,16 @@ class PartLease:
             part.progress = fields
         self._renewed_at_s = monotonic_s()
 
+    def planned(self, words: str) -> None:
+        """Leave the event of a plan for the memory.
+
+        Raises:
+            PartLost: the part is not ours any more, or nobody needs it.
+        """
+        with self._held() as (tx, _, now):
+            words = f"{self.model}: {words}"
+            trail.record(tx, "memory_planned", at=now, actor=self._bench.worker, case_id=self.case_id, words=words)
+
     def finish(self, asked: Asked, fields: dict[str, Any]) -> None:
         """The result is durable: say so, with the model's event.
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from appliance.audit import trail
 from appliance.casework.asking import Headway, ask, progress_of_parts
 from appliance.casework.contouring import Scan, load_scan
 from appliance.casework.lease import Lease
@@ -117,14 +116,9 @@ def _work(bench: Workbench, part: PartLease, model: WarmModel, scan: Scan, show:
         part.progress(headway.fields())
         show()
 
-    asked = ask(model, scan, headway, on_run, lambda words: _note_plan(bench, part.case_id, words))
+    asked = ask(model, scan, headway, on_run, part.planned)
     bench.spool.keep_part(part.file, encode(asked.found))
     part.finish(asked, headway.fields())
-
-
-def _note_plan(bench: Workbench, case_id: int, words: str) -> None:
-    with bench.database.transaction() as tx:
-        trail.record(tx, "memory_planned", at=now_utc(), actor=bench.worker, case_id=case_id, words=words)
 
 
 def _write_down(bench: Workbench, case_id: int, files: Mapping[str, str]) -> list[str]:

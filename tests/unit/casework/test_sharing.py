@@ -7,18 +7,23 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from appliance.audit.trail import trail_of
 from appliance.casework.case import Move, move
+from appliance.casework.contouring import merge
 from appliance.casework.lease import Lease
 from appliance.casework.part_lease import PartLease, PartLost
 from appliance.casework.sharing import tidy
 from appliance.casework.tasks import attend_part, queues_of
-from appliance.clock import now_utc
+from appliance.clock import Effort, now_utc
+from appliance.dicom.roi import RoiMask
 from appliance.dicom.structure_file import read_structure_file
 from appliance.records import Database, queries
 from appliance.records.tables import CaseState, Part, PartState, ResultKind
+from appliance.segmentation.quality import RoiQuality
+from appliance.segmentation.segment import Segmented
 from appliance.spool import Spool
 from tests.support.config_folder import BONES, make_settings
 from tests.support.model_packages import DENSE_ROIS, make_threshold_package
@@ -281,3 +286,21 @@ def test_a_part_of_a_case_that_was_superseded_is_given_up(build: Build, database
 )
 def test_a_worker_listens_where_all_are_rung_for_and_where_its_device_is(device: str, queues: list[str]) -> None:
     assert queues_of(device) == queues
+
+
+def test_of_two_models_that_draw_a_structure_only_its_own_one_counts() -> None:
+    def found(*names: str) -> Segmented:
+        masks = [RoiMask.from_volume(name, np.ones((2, 2, 2), np.bool_)) for name in names]
+        quality = [RoiQuality(name, 0.9, None, 1.0) for name in names]
+        return Segmented(tuple(masks), tuple(quality), ("thick slices",), (Effort(1.0),))
+
+    both = {"pelvis": found("Bladder", "Rectum"), "thorax": found("Bladder", "Heart")}
+    for owner in both:
+        owners = {"Bladder": owner, "Rectum": "pelvis", "Heart": "thorax"}
+        merged = merge(both, owners)
+        order = [("pelvis", "Bladder")] * (owner == "pelvis") + [("pelvis", "Rectum")]
+        order += [("thorax", "Bladder")] * (owner == "thorax") + [("thorax", "Heart")]
+        originals = {(model, mask.name): mask for model, one in both.items() for mask in one.masks}
+        assert [id(mask) for mask in merged.masks] == [id(originals[each]) for each in order]
+        assert [rated.name for rated in merged.quality] == [name for _, name in order]
+        assert (merged.warnings, len(merged.network_effort)) == (("thick slices",), 2)
