@@ -33,7 +33,8 @@ def completed(
     values = merged(converted.manifest, request.manifest or {})
     values["format"] = 1
     values["name"] = request.name or values.get("name") or name_from(source)
-    values["version"] = request.version
+    told = request.version != ImportRequest.version
+    values["version"] = request.version if told else values.get("version", request.version)
     if request.licence:
         values["licence"] = request.licence
     _refuse_gaps(values)

@@ -4,6 +4,7 @@ This is the second line. The first is that nothing of a model is executed; shoul
 hole, the process that falls through it has no network and few means.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -77,7 +78,8 @@ def confine(limits: Limits) -> list[str]:
     said = ["limits on memory, CPU time, written files and processes"]
     if os.geteuid() == 0:
         said.append("not limited in its number of processes: it ran as root, for whom the system does not count")
-    Path("/proc/self/oom_score_adj").write_text("1000")  # should memory run out, this process goes first
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")  # should memory run out, this process goes first
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     # Root may have a network namespace for the asking; others need a user namespace around it.

@@ -103,6 +103,7 @@ def _child(task: str, work: Path, stderr: Any) -> Iterator[subprocess.Popen[str]
     environment = {
         "HOME": str(work),
         "TMPDIR": str(work),
+        "USER": "delineate",
         "PATH": os.defpath,
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(Path(appliance.__file__).parents[1]),

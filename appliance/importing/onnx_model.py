@@ -171,6 +171,7 @@ def _check_values(tensor: TensorProto, path: Path) -> None:
         raise _invalid(path, f"holds a tensor {tensor.name[:80]!r} that is not what it says") from error
     if values.dtype.kind not in "fiub":
         raise _invalid(path, f"holds {tensor.name[:80]!r}, which is no plain number")
+    # A single infinity is how attention masks and maxima begin; it is no weight.
     if values.dtype.kind == "f" and not np.isfinite(values).all() and values.size > 1:
         raise _invalid(path, f"holds weights that are no numbers (NaN or infinite) in {tensor.name[:80]!r}")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from tests.support.foreign_models import (  # noqa: E402
     make_torchscript,
     small_network,
 )
+from tests.support.model_packages import make_threshold_package  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -69,14 +71,13 @@ def test_a_foreign_model_becomes_a_package_that_contours(tmp_path: Path, title: 
     assert np.isfinite(ensemble.networks[0].run(tile)).all()
 
 
-def test_an_archive_of_a_bundle_is_imported_as_the_bundle(tmp_path: Path) -> None:
-    import shutil
-
-    bundle = make_monai_bundle(tmp_path / "bundle")
-    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, bundle.name))
-    report = import_model(packed, tmp_path / "imported", ImportRequest(name="from-archive"))
-    assert report.package == "from-archive"
-    assert {"packed.zip", "models/model.pt", "configs/inference.json"} <= set(report.source_sha256)
+def test_an_archive_is_imported_as_the_folder_in_it(tmp_path: Path) -> None:
+    folder = make_threshold_package(tmp_path / "thresholds", tile=TILE)
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, folder.name))
+    report = import_model(packed, tmp_path / "imported", ImportRequest(name="from-archive", version="2.0.0"))
+    assert (report.package, report.version) == ("from-archive", "2.0.0")
+    assert {"packed.zip", "fold_2.onnx", "manifest.json"} <= set(report.source_sha256)
+    assert load_package(tmp_path / "imported").manifest.classes == ("background", "body", "bone")
 
 
 def test_a_refused_model_leaves_nothing_behind(tmp_path: Path) -> None:
