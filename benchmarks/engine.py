@@ -163,8 +163,8 @@ def _head() -> list[str]:
         "",
         (
             f"Made by `make bench-engine` on {now_utc():%Y-%m-%d} with Delineate {__version__}, "
-            f"{os.cpu_count()} cores. Everybody in a fresh process, alternating; medians. GB above start is what was added to the memory of the "
-            "process once libraries, network and input were there. Do not edit by hand."
+            f"{os.cpu_count()} cores. Everybody in a fresh process, alternating; medians. GB above start were added "
+            "to the memory of the process once libraries, network and input were there. Do not edit by hand."
         ),
     ]
 
