@@ -1,4 +1,4 @@
-"""`delineate models calibrate`: from a hospital's own cases to a version of its model that flags what it draws badly."""
+"""`delineate models calibrate`: from a hospital's own cases to a version of its model with limits of its own."""
 
 from pathlib import Path
 

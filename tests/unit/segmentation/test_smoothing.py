@@ -55,6 +55,16 @@ def test_slices_count_at_their_own_positions() -> None:
     assert kept[11].any()
 
 
+def test_thin_slices_do_not_outweigh_thick_ones() -> None:
+    slices_mm = np.concatenate([np.arange(15) * 0.5, 11 + 6.0 * np.arange(5)])
+    voxels = np.zeros(SHAPE, np.bool_)
+    voxels[15:, 5:35, 5:35] = True
+    grid = (slices_mm, *centres_mm((1.0, 1.0, 1.0))[1:])
+    made = smoothed(RoiMask.from_volume("Thick", voxels), SURE, grid, 4.0).in_grid(SHAPE)
+    assert made[15, 20, 20]
+    assert not made[14, 20, 20]
+
+
 def test_what_the_scan_cuts_off_is_not_rounded_off_there() -> None:
     voxels = np.zeros(SHAPE, np.bool_)
     voxels[:, 10:30, 10:30] = True
