@@ -32,6 +32,10 @@ FEATURES, CLASSES = (16, 32, 64, 128, 256), 8
 LEAST_GAIN = 2.2
 """How much faster than torch eager the best engine on the CPU has to be, with batch normalisation."""
 
+TIE = 1e-3
+"""Two classes whose logits are this close are equally likely but for 0.1 %; rounding may decide between them. A
+trained network has few such voxels, an untrained one has them along the border of every class."""
+
 NETWORKS["bench_unet"] = (__name__, "PlainUNet")
 
 
@@ -77,7 +81,8 @@ def main() -> None:
     console = Console(width=140)
     gains = {norm: _compare(console, norm, wanted) for norm in wanted.norms}
     gain, changed = gains.get("batch", (LEAST_GAIN, 0))
-    console.print(f"Best on the CPU, batch norm: {gain:.2f} times torch eager (limit {LEAST_GAIN}), {changed} changes")
+    words = f"{gain:.2f} times torch eager (limit {LEAST_GAIN}), {changed} labels changed but for ties"
+    console.print(f"Best on the CPU, batch norm: {words}; in brackets: labels changed where there was no tie")
     sys.exit(0 if gain >= LEAST_GAIN and not changed else 1)
 
 
@@ -132,8 +137,12 @@ def _report(
         f"U-Net, {title}, {million:.2f} M parameters, one tile of {tile}, {CLASSES} classes with "
         f"{share.min():.1%} to {share.max():.1%} of the voxels each, {torch.get_num_threads()} threads"
     )
-    table = Table("engine", "seconds", "least", "CPU-seconds", "times faster", "by CPU-seconds", "max diff.", "labels")
+    table = Table(
+        "engine", "seconds", "least", "CPU-seconds", "times faster", "by CPU-seconds", "max diff.", "labels (no tie)"
+    )
     best = (0.0, 0)
+    second, first = np.partition(expected, -2, axis=1)[:, -2:].swapaxes(0, 1)
+    lead = first - second
     for words, spent in efforts.items():
         comparison = Comparison(CLASSES)
         comparison.add(expected, answers[words])
@@ -141,9 +150,10 @@ def _report(
             statistics.median(getattr(a, field) / getattr(b, field) for a, b in zip(timed, spent, strict=True))
             for field in ("seconds", "cpu_seconds")
         )
-        changed = int((answers[words].argmax(1) != expected.argmax(1)).sum())
+        differ = answers[words].argmax(1) != expected.argmax(1)
+        changed, beyond = int(differ.sum()), int((differ & (lead > TIE)).sum())
         if "CPU" in words and gain > best[0]:
-            best = gain, changed
+            best = gain, beyond
         table.add_row(
             words,
             f"{statistics.median(one.seconds for one in spent):.2f}",
@@ -152,7 +162,7 @@ def _report(
             f"{gain:.2f}",
             f"{cpu_gain:.2f}",
             f"{np.abs(answers[words] - expected).max():.1e}",
-            str(changed) + ("" if comparison.objection is None else f" ({comparison.objection})"),
+            f"{changed} ({beyond})" + ("" if comparison.objection is None else f" ({comparison.objection})"),
         )
     console.print(table)
     return best

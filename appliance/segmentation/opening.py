@@ -1,14 +1,17 @@
 """From a model package to a warm model: which engine runs its networks here, and what it falls back on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
+from appliance.errors import ModelRefused, Reason
 from appliance.segmentation.arrays import host_arrays
 from appliance.segmentation.backends import here
 from appliance.segmentation.backends.here import Wishes
+from appliance.segmentation.backends.network import OutOfMemory
 from appliance.segmentation.backends.stepping_down import Rung, SteppingDown
 from appliance.segmentation.engine_record import EngineRecord
 from appliance.segmentation.ensemble import Ensemble
@@ -57,7 +60,7 @@ class Gate:
         """Every engine that may be tried here, the reference last, with what is known or was now found out about it.
 
         Raises:
-            ModelRefused: the reference cannot run the model, or a file of it is missing or altered.
+            ModelRefused: the reference cannot run the model, or has no room to, or a file of it is missing or altered.
         """
         reference = here.reference(package, wishes.threads)
         candidates = [*here.candidates(package, wishes), reference]
@@ -70,7 +73,8 @@ class Gate:
                 folds, report = len(package.manifest.folds), partial(self._on_engine, done, len(candidates))
                 report()
                 made = made or [self._tiles(package) if len(candidates) > 1 else _blank(package)]
-                outcome = examine(candidate, reference, made[0], folds, report)
+                with _room_or_refused(package):
+                    outcome = examine(candidate, reference, made[0], folds, report)
                 self._record.keep(package.digest, key, outcome)
             found.append(Examined(candidate, outcome))
         return found
@@ -89,17 +93,17 @@ class WarmModel:
         others: engines that are not used.
 
     Raises:
-        ModelRefused: MODEL_INVALID if a network cannot be run.
-        OutOfMemory: no engine has room to load it.
+        ModelRefused: MODEL_INVALID if a network cannot be run, MEMORY_TOO_SMALL if no engine has room to load it.
     """
 
     def __init__(self, package: ModelPackage, ladder: Sequence[Examined], others: Sequence[Examined] = ()) -> None:
         self.package = package
         self._ladder, self._others = tuple(ladder), tuple(others)
-        self._networks = tuple(
-            SteppingDown(fold + 1, [_rung(one.candidate, fold) for one in ladder])
-            for fold in range(len(package.manifest.folds))
-        )
+        with _room_or_refused(package):
+            self._networks = tuple(
+                SteppingDown(fold + 1, [_rung(one.candidate, fold) for one in ladder])
+                for fold in range(len(package.manifest.folds))
+            )
 
     @property
     def words(self) -> str:
@@ -149,8 +153,7 @@ def open_model(package: ModelPackage, wishes: Wishes, gate: Gate) -> WarmModel:
     """Load a model on the engine that is fastest here, of those that give the reference's answers.
 
     Raises:
-        ModelRefused: a network cannot be run, or not on the manifest's tile and classes.
-        OutOfMemory: no engine has room to load it.
+        ModelRefused: a network cannot be run, or not on the manifest's tile and classes, or no engine has room for it.
     """
     examined = gate.examined(package, wishes)
     ladder = _ladder(examined, wishes)
@@ -170,6 +173,17 @@ def open_ensemble(package: ModelPackage, threads: int) -> Ensemble:
         ModelRefused: MODEL_INVALID if a network cannot be run, or not on the manifest's tile and classes.
     """
     return WarmModel(package, [Examined(here.reference(package, threads), Outcome())]).ensemble()
+
+
+@contextmanager
+def _room_or_refused(package: ModelPackage) -> Iterator[None]:
+    try:
+        yield
+    except OutOfMemory as error:
+        raise ModelRefused(
+            Reason.MEMORY_TOO_SMALL,
+            f"the memory does not hold the model {package.manifest.name} and one tile; give the worker more memory",
+        ) from error
 
 
 def _ladder(examined: Sequence[Examined], wishes: Wishes) -> list[Examined]:

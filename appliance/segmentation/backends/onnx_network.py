@@ -96,8 +96,8 @@ class OnnxGpuNetwork:
         cache: where TensorRT keeps the engines that it builds; None builds them anew.
 
     Raises:
-        ModelRefused: MODEL_INVALID, if it is no network that this runtime can run.
-        EngineUnusable: the GPU or its libraries do not start.
+        EngineUnusable: the GPU or its libraries do not start with this network.
+        OutOfMemory: the GPU does not hold the network.
     """
 
     def __init__(self, network: bytes, name: str, engine: Engine, arrays: Arrays, cache: Path | None = None) -> None:
@@ -108,7 +108,11 @@ class OnnxGpuNetwork:
         providers: list[Any] = [("CUDAExecutionProvider", _cuda_options(engine))]
         if engine.name == "tensorrt":
             providers.insert(0, (chosen, _tensorrt_options(engine, cache)))
-        self._session = _session(network, name, onnxruntime.SessionOptions(), 1, providers)
+        try:
+            self._session = _session(network, name, onnxruntime.SessionOptions(), 1, providers)
+        except ModelRefused as refused:
+            # The reference tells whether the file is a network; here it may be the card, its driver or an option.
+            raise EngineUnusable(f"{engine.words} does not start: {refused.__cause__}") from refused
         if chosen not in self._session.get_providers():
             # ONNX Runtime goes on with the next provider when the libraries of one are missing, and says so in its log.
             raise EngineUnusable(f"{engine.words}: its libraries do not start; see the worker's log")
@@ -121,7 +125,6 @@ class OnnxGpuNetwork:
         Raises:
             OutOfMemory: the GPU's memory does not hold it.
         """
-        tiles = self._arrays.xp.asarray(tiles, copy=None)
         classes = cast(int, self.output_shape[1])
         logits = self._arrays.empty((len(tiles), classes, *tiles.shape[2:]), "float32")
         step = len(tiles) if _is_open(self.input_shape) else 1

@@ -56,12 +56,6 @@ def free_bytes(device: str) -> tuple[int, int]:
     return free + kept, total
 
 
-def give_back(device: str) -> None:
-    """Return to the driver what torch keeps of a GPU's memory without using it."""
-    with torch.cuda.device(device):
-        torch.cuda.empty_cache()
-
-
 class TorchNetwork:
     """One fold as a torch module.
 
@@ -109,7 +103,7 @@ class TorchNetwork:
     @contextmanager
     def _setting(self) -> Iterator[None]:
         with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
+            stack.enter_context(torch.no_grad())  # what inference_mode returns may not be written to
             if self._device != "cpu":
                 # One scan, one answer: without a search for algorithms, and without ten-bit mantissas in float32.
                 flags = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)

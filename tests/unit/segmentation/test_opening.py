@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from appliance.errors import ModelRefused
+from appliance.errors import ModelRefused, Reason
 from appliance.segmentation import opening
 from appliance.segmentation.arrays import host_arrays
 from appliance.segmentation.backends import here
 from appliance.segmentation.backends.engine import Engine
 from appliance.segmentation.backends.here import Wishes
+from appliance.segmentation.backends.network import OutOfMemory
 from appliance.segmentation.engine_record import EngineRecord
 from appliance.segmentation.model_package import ModelPackage, load_package
-from appliance.segmentation.opening import Examined, Gate, open_model
+from appliance.segmentation.opening import Examined, Gate, WarmModel, open_model
 from appliance.segmentation.parity import Candidate, Outcome
 from tests.support.model_packages import make_threshold_package
 
@@ -121,6 +122,15 @@ def test_a_network_for_another_tile_than_the_manifests_is_refused(tmp_path: Path
     (folder / "manifest.json").write_text(json.dumps(raw))
     with pytest.raises(ModelRefused, match="the manifest's tile"):
         open_model(load_package(folder), Wishes(engines=("onnxruntime",)), Gate(tiles_of, EngineRecord(None)))
+
+
+def test_a_model_that_no_engine_has_room_for_is_refused(package: ModelPackage) -> None:
+    def full(_fold: int) -> Any:
+        raise OutOfMemory("full")
+
+    with pytest.raises(ModelRefused) as caught:
+        WarmModel(package, [Examined(Candidate(Engine("onnxruntime", "1"), host_arrays(), full), Outcome())])
+    assert caught.value.reason is Reason.MEMORY_TOO_SMALL
 
 
 def test_each_scan_begins_on_the_planned_engine(package: ModelPackage) -> None:

@@ -76,6 +76,13 @@ def test_counters_that_only_training_reads_may_be_missing(manifest: Manifest) ->
     assert np.isfinite(network.run(smooth_tiles(1, (1, *TILE)))).all()
 
 
+def test_what_it_answers_to_its_own_tensors_may_be_written_to(manifest: Manifest) -> None:
+    network = TorchNetwork(tensors(), "fold_0.safetensors", manifest, ON_CPU)
+    answer = network.run(torch.from_numpy(smooth_tiles(1, (1, *TILE))))
+    answer += 1
+    assert isinstance(answer, torch.Tensor)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_half_precision_on_a_gpu_passes_the_gate_on_a_network_with_batch_norm(tmp_path: Path, precision: Any) -> None:
