@@ -31,6 +31,7 @@ EVENTS: dict[str, str] = {
     "case_refused": "refused ({reason}): {sentence}",
     "work_started": "worker {worker} took the case, attempt {attempt}",
     "volume_loaded": "volume of {shape} voxels read, input digest {input_digest:.12}…",
+    "memory_planned": "{words}",
     "segmented": "segmented by {model} {version} ({folds} folds) in {seconds:.1f} s",
     "masks_decided": "structures: {volumes}",
     "contours_traced": "{contours} contours with {points} points traced",
