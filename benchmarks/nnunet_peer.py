@@ -44,7 +44,9 @@ def train(folder: Path) -> None:
     for fold in range(recipe["folds"]):
         torch.manual_seed(fold)
         np.random.seed(fold)  # noqa: NPY002  nnU-Net draws from this one
-        trainer = _trainer_class(tuple(recipe["mirror"]))({**plans, "continue_training": False}, "3d_fullres", fold, dataset, torch.device("cpu"))
+        trainer = _trainer_class(tuple(recipe["mirror"]))(
+            {**plans, "continue_training": False}, "3d_fullres", fold, dataset, torch.device("cpu")
+        )
         trainer.oversample_foreground_percent, trainer.initial_lr = 0.66, 5e-3
         trainer.num_epochs, trainer.num_iterations_per_epoch = recipe["epochs"], recipe["steps"]
         trainer.num_val_iterations_per_epoch = 4

@@ -69,7 +69,9 @@ class NNUNet(nn.Module):
         self.encoder: nn.Module
         if residual:
             stem = features[0] if stem_features is None else stem_features
-            self.encoder = _ResidualEncoder(in_channels, stem, list(zip(features, kernels, strides, depths, strict=True)), form)
+            self.encoder = _ResidualEncoder(
+                in_channels, stem, list(zip(features, kernels, strides, depths, strict=True)), form
+            )
         else:
             self.encoder = _PlainEncoder(in_channels, list(zip(features, kernels, strides, depths, strict=True)), form)
         self.decoder = _Decoder(classes, list(zip(features, kernels, strides, strict=True)), decoder_depths, form)
@@ -104,7 +106,15 @@ class _Convolution(nn.Module):
     """Convolution and normalisation, and activation unless it is left out."""
 
     def __init__(  # noqa: PLR0913
-        self, inner: int, outer: int, kernel: Sides, stride: Sides, form: _Form, *, bias: bool | None = None, active: bool = True
+        self,
+        inner: int,
+        outer: int,
+        kernel: Sides,
+        stride: Sides,
+        form: _Form,
+        *,
+        bias: bool | None = None,
+        active: bool = True,
     ) -> None:
         super().__init__()
         padding = tuple((side - 1) // 2 for side in kernel)
@@ -156,7 +166,9 @@ class _ResidualStage(nn.Module):
     def __init__(self, inner: int, outer: int, kernel: Sides, stride: Sides, depth: int, form: _Form) -> None:  # noqa: PLR0913
         super().__init__()
         first = _Residual(inner, outer, kernel, stride, form)
-        self.blocks = nn.Sequential(first, *(_Residual(outer, outer, kernel, (1, 1, 1), form) for _ in range(depth - 1)))
+        self.blocks = nn.Sequential(
+            first, *(_Residual(outer, outer, kernel, (1, 1, 1), form) for _ in range(depth - 1))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         made: Tensor = self.blocks(x)

@@ -252,7 +252,9 @@ def _description(plans: Plans, dataset: Dataset, name: str, folds: list[_Fold]) 
 def _notes(plans: Plans, request: ImportRequest, folds: list[_Fold], name: str) -> Iterator[str]:
     yield f"Configuration {name}; {', '.join(fold.name for fold in folds)} with {folds[0].file.name}."
     replaced = (request.manifest or {}).get("input")
-    if plans.image_reader_writer not in _REORIENTING and not (isinstance(replaced, Mapping) and "orientation" in replaced):
+    if plans.image_reader_writer not in _REORIENTING and not (
+        isinstance(replaced, Mapping) and "orientation" in replaced
+    ):
         yield (
             f"{plans.image_reader_writer} reads images as they are stored; LPS was assumed, as DICOM is stored. If the "
             "training images were stored otherwise, import with the manifest's input.orientation."

@@ -179,4 +179,6 @@ def _check_resampling(configuration: Configuration) -> None:
     )
     for what, function, orders, known in asked:
         if function != _RESAMPLING or dict(orders) != dict(known):
-            raise refused(f"its {what} are resampled by {function} with {dict(orders)}, which is not nnU-Net's usual way")
+            raise refused(
+                f"its {what} are resampled by {function} with {dict(orders)}, which is not nnU-Net's usual way"
+            )
