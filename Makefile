@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit check fmt lint types bench bench-structures evidence soak clean
+.PHONY: help demo test unit check fmt lint types bench bench-structures bench-engine evidence soak clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -42,6 +42,9 @@ bench: $(VENV)/.dev  ## seconds, CPU-seconds and memory of every step for a 200-
 
 bench-structures: $(VENV)/.dev  ## structure sets by us and by peers from PyPI, judged (ARGS="--quick" or ARGS=docs/structure-sets.md)
 	@$(BIN)/python -m benchmarks.structure_sets $(ARGS)
+
+bench-engine: $(VENV)/.dev  ## our engine beside MONAI's and nnU-Net's (ARGS="docs/engine.md", "--only stitching")
+	@$(BIN)/python -m benchmarks.engine $(ARGS)
 
 evidence: $(VENV)/.dev  ## docs/evidence.md from the bundled model and the real CT in DELINEATE_REAL_CT
 	@$(BIN)/python -m benchmarks.evidence docs/evidence.md

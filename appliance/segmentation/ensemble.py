@@ -87,10 +87,10 @@ class Ensemble:
             ModelRefused: MODEL_INVALID if a network answers with anything but numbers.
         """
         working = to_working_grid(volume, self.package.manifest.input)
-        return _Run(self, working, on_tile).result()
+        return Run(self, working, on_tile).result()
 
 
-class _Run:
+class Run:
     """One scan on its way through an ensemble."""
 
     def __init__(self, ensemble: Ensemble, working: WorkingVolume, on_tile: OnTile) -> None:
@@ -116,21 +116,30 @@ class _Run:
         self._slab = Slab(ensemble.arrays, (shape[0], shape[1], shape[2], shape[3]), manifest.accumulate)
 
     def result(self) -> Labelled:
-        """Go through the scan, row by row."""
+        """Go through the scan, and decide what is finished while it comes."""
         grid = self._working.grid
         labelling = Labelling(grid, self._manifest, self._arrays)
+        for first, planes in self.finished_planes():
+            self._count(planes)
+            labelling.take(first, planes)
+        agreement = self._tally.result(grid.centres_mm[grid.left_right_axis])
+        return Labelled(labelling.result(), grid, agreement, self._efforts)
+
+    def finished_planes(self) -> Iterator[tuple[int, Array]]:
+        """Go through the scan, row by row of tiles.
+
+        Yields:
+            the first plane of the grid that became finished, and these planes' votes (classes, planes, rows, columns),
+            which are forgotten afterwards.
+        """
         for row in self._rows:
             for tile in row.tiles:
                 if not self._occupied[id(tile)]:
                     self._add_air(tile)
             for batch in self._batches(row):
                 self._ask(batch)
-            planes = self._slab.finished(row.finished)
-            self._count(planes)
-            labelling.take(self._slab.first, planes)
+            yield self._slab.first, self._slab.finished(row.finished)
             self._slab.let_go(row.finished)
-        agreement = self._tally.result(grid.centres_mm[grid.left_right_axis])
-        return Labelled(labelling.result(), grid, agreement, self._efforts)
 
     def _batches(self, row: TileRow) -> Iterator[list[Tile]]:
         tiles = [tile for tile in row.tiles if self._occupied[id(tile)]]
