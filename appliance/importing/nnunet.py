@@ -193,9 +193,10 @@ def _once(weights: Mapping[str, Tensor], fold: _Fold) -> dict[str, Tensor]:
     for name, tensor in weights.items():
         if name in kept:
             continue
-        place = name.removeprefix("decoder.")
-        before, number, kind = re.fullmatch(r"(.*?)(?:\.all_modules\.(\d+))?\.([a-z_]+)", place).groups()  # type: ignore[union-attr]
-        firsts = [f"{before}.{kind}"] if number is None else [f"{before}.conv.{kind}", f"{before}.norm.{kind}"]
+        place = name.removeprefix("decoder.") if name.startswith("decoder.encoder.") else name
+        owner, _, kind = place.rpartition(".")
+        before, within, _ = owner.rpartition(".all_modules.")
+        firsts = [f"{before}.{part}.{kind}" for part in ("conv", "norm")] if within else [place]
         if not any(first in kept and torch.equal(kept[first], tensor) for first in firsts):
             raise refused(f"{fold.name} holds two versions of its weights, such as {name[:80]}")
     return kept
