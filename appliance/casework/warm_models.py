@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from appliance.casework.reference_tiles import reference_tiles
 from appliance.segmentation.backends.here import Wishes
@@ -10,22 +11,26 @@ from appliance.segmentation.model_package import ModelPackage
 from appliance.segmentation.opening import Gate, WarmModel, open_model
 from appliance.settings import Settings
 
+OnEngine: TypeAlias = Callable[[int, int], None]
+"""Called before each engine is examined, with how many are done and how many there are."""
+
 
 def warm_model(
-    settings: Settings, package: ModelPackage, on_engine: Callable[[int, int], None] = lambda *_: None
+    settings: Settings, package: ModelPackage, device: str, on_engine: OnEngine = lambda *_: None
 ) -> WarmModel:
     """Load a model on the fastest engine that gives the reference's answers; the first time takes longer.
 
     Args:
         settings: of this box.
         package: a checked package.
-        on_engine: called before each engine is examined, with how many are done and how many there are.
+        device: where its networks run: "auto", "cpu", "cuda" or "cuda:1".
+        on_engine: hears of each examination; it may raise to stop.
 
     Raises:
         ModelRefused: a network cannot be run, or not on the manifest's tile and classes.
     """
     worker = settings.worker
-    wishes = Wishes(worker.threads, worker.device, worker.engines, _folder(settings) / "prepared")
+    wishes = Wishes(worker.threads, device, worker.engines, _folder(settings) / "prepared")
     return open_model(package, wishes, Gate(reference_tiles, engine_record(settings), on_engine))
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ FORMAT = 1
 class EngineRecord:
     """A small JSON file: what was found about each engine, and what each model runs on.
 
-    A file that cannot be read is as good as none: then everything is found out again.
+    A file that cannot be read or written is as good as none: then everything is found out again.
 
     Args:
         path: of the file; made when something is first kept. None keeps nothing.
@@ -66,7 +67,8 @@ class EngineRecord:
         if self._path is None:
             return
         everything = {**self._all(), package_digest: {**self._of(package_digest), **values}}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        new = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        new.write_text(json.dumps({"format": FORMAT, "models": everything}, indent=1))
-        new.replace(self._path)
+        with suppress(OSError):  # who may not write here, or finds the disk full, can segment all the same
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            new = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+            new.write_text(json.dumps({"format": FORMAT, "models": everything}, indent=1))
+            new.replace(self._path)

@@ -35,9 +35,8 @@ def test_what_the_shipped_file_calls_a_default_is_the_default() -> None:
     examples = {("database", "url"), ("broker", "url"), ("appliance", "models_dir")}
     for table, key in shown.keys() - examples:
         default = getattr(getattr(settings, table), key)
-        assert str(list(default) if isinstance(default, tuple) else default) == str(shown[table, key]), (
-            f"[{table}] {key}"
-        )
+        default = list(default) if isinstance(default, tuple) else default
+        assert str(default) == str(shown[table, key]), f"[{table}] {key}"
 
 
 @pytest.mark.parametrize(
