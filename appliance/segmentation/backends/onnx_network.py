@@ -171,6 +171,7 @@ def _tensorrt_options(engine: Engine, cache: Path | None) -> dict[str, str]:
     }
     if cache is not None:
         # Building takes minutes for each fold.
+        cache.mkdir(parents=True, exist_ok=True)
         options |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(cache)}
     return options
 
