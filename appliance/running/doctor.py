@@ -43,7 +43,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield Finding("configuration", Verdict.GOOD, f"{settings.folder}: {protocols} protocols, {peers} peers")
     yield _disk(settings)
     yield from _models(settings)
-    for device in settings.worker.devices:
+    for device in dict.fromkeys(settings.worker.devices):
         yield _accelerator(device)
     yield from _engines(settings)
     running = _listener_answers(settings)
