@@ -13,11 +13,12 @@ from appliance import __version__
 from appliance.clock import now_utc
 from appliance.commands.asking import console, settings_of
 from appliance.commands.models import models
+from appliance.commands.segment import segment
 from appliance.dicom.roi import RoiTemplate
 from appliance.errors import ApplianceError, SettingsError
 from appliance.records.tables import Case
 from appliance.running import showing
-from appliance.settings import load_settings
+from appliance.settings import Settings, load_settings
 
 
 class _Words(click.Group):
@@ -56,23 +57,40 @@ def up(ctx: click.Context) -> None:
     Supervisor(settings_of(ctx)).run()
 
 
+_under_supervisor = click.option("--leave-with-parent", is_flag=True, hidden=True)
+
+
 def _role_command(role: str, words: str) -> None:
     @main.command(role, help=words)
-    @click.option("--leave-with-parent", is_flag=True, hidden=True)
+    @_under_supervisor
     @click.pass_context
     def _command(ctx: click.Context, *, leave_with_parent: bool) -> None:
-        from appliance.running import roles
+        _run_role(role, settings_of(ctx), leave_with_parent=leave_with_parent)
 
-        _log_to_stderr()
-        if leave_with_parent:
-            roles.leave_with_parent()
-        roles.ROLES[role](settings_of(ctx))
+
+def _run_role(role: str, settings: Settings, *, leave_with_parent: bool) -> None:
+    from appliance.running import roles
+
+    _log_to_stderr()
+    if leave_with_parent:
+        roles.leave_with_parent()
+    roles.ROLES[role](settings)
 
 
 _role_command("listen", "Receive only: the DICOM listener.")
 _role_command("assemble", "Complete series and ring for workers only.")
-_role_command("work", "Segment only: a Celery worker with warm models.")
 _role_command("deliver", "Send results only.")
+
+
+@main.command()
+@click.option("--device", help="Where its networks run: auto, cpu, cuda or cuda:1; that of worker.devices when absent.")
+@_under_supervisor
+@click.pass_context
+def work(ctx: click.Context, device: str | None, *, leave_with_parent: bool) -> None:
+    """Segment only: a Celery worker with warm models."""
+    from appliance.running.roles import on_device
+
+    _run_role("work", on_device(settings_of(ctx), device), leave_with_parent=leave_with_parent)
 
 
 @main.command()
@@ -136,6 +154,7 @@ def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
 
 
 main.add_command(models)
+main.add_command(segment)
 
 
 @main.group()
@@ -235,6 +254,20 @@ def audit_show(ctx: click.Context, case_id: int) -> None:
     with database.reading() as tx:
         entries = trail_of(tx, _existing(queries.case_by_id(tx, case_id), case_id).id)
     console.print(showing.trail_table(entries, f"Audit trail of case {case_id}"))
+
+
+@audit.command("box")
+@click.option("--limit", default=50, show_default=True, help="How many of the newest events to show.")
+@click.pass_context
+def audit_box(ctx: click.Context, limit: int) -> None:
+    """Print what happened to this box: starts, stops, refused associations, models exchanged."""
+    from appliance.audit.trail import trail_of_box
+    from appliance.records import Database
+
+    database = Database(settings_of(ctx).database_url)
+    database.check()
+    with database.reading() as tx:
+        console.print(showing.trail_table(trail_of_box(tx, limit), "What happened to this box"))
 
 
 @main.command()

@@ -6,16 +6,25 @@ concatenated; transposed convolutions of kernel 4 go up again; a 1x1x1 convoluti
 """
 
 import itertools
+from collections.abc import Sequence
 
 from torch import Tensor, nn
+
+Kernel = tuple[int, int, int]
+"""Sides (z, y, x) of a convolution's kernel, each odd."""
+
+
+def _convolution(channels_in: int, channels: int, kernel: Kernel, stride: int = 1) -> nn.Conv3d:
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+    return nn.Conv3d(channels_in, channels, kernel, stride=stride, padding=padding, bias=False)
 
 
 class ConvLayer(nn.Module):
     """Convolution, batch normalisation, ReLU."""
 
-    def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
+    def __init__(self, channels_in: int, channels: int, kernel: Kernel, stride: int = 1) -> None:
         super().__init__()
-        self.convolution = nn.Conv3d(channels_in, channels, 3, stride=stride, padding=1, bias=False)
+        self.convolution = _convolution(channels_in, channels, kernel, stride)
         self.norm = nn.BatchNorm3d(channels)
         self.activation = nn.ReLU(inplace=True)
 
@@ -28,10 +37,10 @@ class ConvLayer(nn.Module):
 class EncodeBlock(nn.Module):
     """A layer that may halve the resolution, then a residual layer."""
 
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+    def __init__(self, channels_in: int, channels: int, kernel: Kernel, stride: int) -> None:
         super().__init__()
-        self.first = ConvLayer(channels_in, channels, stride)
-        self.second = ConvLayer(channels, channels)
+        self.first = ConvLayer(channels_in, channels, kernel, stride)
+        self.second = ConvLayer(channels, channels, kernel)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels_in, Z, Y, X) to (B, channels, Z/stride, Y/stride, X/stride)."""
@@ -45,7 +54,7 @@ class UpBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
-        self.convolution = nn.ConvTranspose3d(channels_in, channels, 4, stride=2, padding=1, bias=False)
+        self.convolution = nn.ConvTranspose3d(channels_in, channels, 4, stride=2, padding=1)
         self.norm = nn.BatchNorm3d(channels)
         self.activation = nn.ReLU(inplace=True)
 
@@ -58,13 +67,13 @@ class UpBlock(nn.Module):
 class SynthesisBlock(nn.Module):
     """Joins the deep path and the skip of one level by addition, then a residual layer."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, kernel: Kernel) -> None:
         super().__init__()
-        self.deep = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
-        self.skip = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
+        self.deep = _convolution(channels, channels, kernel)
+        self.skip = _convolution(channels, channels, kernel)
         self.norm = nn.BatchNorm3d(channels)
         self.activation = nn.ReLU(inplace=True)
-        self.second = ConvLayer(channels, channels)
+        self.second = ConvLayer(channels, channels, kernel)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Two times (B, C, Z, Y, X) to (B, C, Z, Y, X)."""
@@ -74,16 +83,33 @@ class SynthesisBlock(nn.Module):
 
 
 class UNet3D(nn.Module):
-    """InnerEye's UNet3D; the tile must be divisible by 2^levels along every axis."""
+    """InnerEye's UNet3D; the tile must be divisible by 2^levels along every axis.
 
-    def __init__(self, channels: int, classes: int, first_features: int = 32, levels: int = 4) -> None:
+    Args:
+        channels: of the input.
+        classes: of the answer, background included.
+        first_features: of the first level; each further one has twice as many.
+        levels: how many times the resolution is halved.
+        kernel: sides of every convolution that does not go up.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        first_features: int = 32,
+        levels: int = 4,
+        kernel: Sequence[int] = (3, 3, 3),
+    ) -> None:
         super().__init__()
+        z, y, x = kernel
+        sides: Kernel = (z, y, x)
         features = [first_features * 2**k for k in range(levels + 1)]
         steps = list(itertools.pairwise(features))
-        self.stem = EncodeBlock(channels, features[0], stride=1)
-        self.encoder = nn.ModuleList(EncodeBlock(shallow, deep, stride=2) for shallow, deep in steps)
+        self.stem = EncodeBlock(channels, features[0], sides, stride=1)
+        self.encoder = nn.ModuleList(EncodeBlock(shallow, deep, sides, stride=2) for shallow, deep in steps)
         self.up = nn.ModuleList(UpBlock(deep, shallow) for shallow, deep in steps)
-        self.synthesis = nn.ModuleList(SynthesisBlock(shallow) for shallow, _ in steps)
+        self.synthesis = nn.ModuleList(SynthesisBlock(shallow, sides) for shallow, _ in steps)
         self.head = nn.Conv3d(features[0], classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ The line (`steps.py`) calls them with its audit events beside them, `delineate s
 keeps what they make.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,9 +20,10 @@ from appliance.dicom.findings import Finding
 from appliance.dicom.result_object import ResultObject
 from appliance.dicom.roi_elements import DrawnRoi
 from appliance.dicom.structure_check import check_structure_set
-from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set
+from appliance.dicom.structure_set import Provenance, StructureSet, UsedModel, build_structure_set
 from appliance.errors import ModelRefused, Reason, ResultRefused
 from appliance.segmentation.model_package import ModelPackage
+from appliance.segmentation.segment import Segmented
 from appliance.settings import PlanningSystem, Protocol, Settings
 
 if TYPE_CHECKING:  # only what writes a Segmentation pays for loading highdicom
@@ -66,16 +67,39 @@ def load_scan(paths: Sequence[Path], on_step: OnStep, *, uneven_gaps: bool) -> S
     return Scan(series, volume, input_digest(series, volume))
 
 
-def refuse_undrawn(drawn: Iterable[str], model: str, protocol: Protocol) -> None:
-    """Check that a model draws what a protocol asks for.
+def refuse_undrawn(owners: Collection[str], protocol: Protocol) -> None:
+    """Check that somebody draws all that a protocol asks for.
+
+    Args:
+        owners: the structures that a model of it draws (`Protocol.drawn_by`).
+        protocol: what asks.
 
     Raises:
-        ModelRefused: MODEL_INVALID, with the structures that it does not draw.
+        ModelRefused: MODEL_INVALID, with the structures that nobody draws.
     """
-    unknown = sorted(set(protocol.asked_of_model) - set(drawn))
+    unknown = ", ".join(sorted(set(protocol.asked_of_model) - set(owners)))
     if unknown:
-        sentence = f"the model {model} does not draw {', '.join(unknown)}; correct the protocol {protocol.name}"
-        raise ModelRefused(Reason.MODEL_INVALID, sentence)
+        one = len(protocol.models) == 1
+        who = f"the model {protocol.models[0]} does not draw" if one else f"of {_listed(protocol.models)} none draws"
+        wanted = "" if one else " as it is asked to"
+        raise ModelRefused(Reason.MODEL_INVALID, f"{who} {unknown}{wanted}; correct the protocol {protocol.name}")
+
+
+def merge(found: Mapping[str, Segmented], owners: Mapping[str, str]) -> Segmented:
+    """Put together what several models found, each structure from the model that it belongs to.
+
+    Structures of two models may overlap; each keeps its own voxels.
+
+    Args:
+        found: by model, in the order of the protocol.
+        owners: the model of each structure (`Protocol.drawn_by`).
+    """
+    return Segmented(
+        tuple(mask for model, one in found.items() for mask in one.masks if owners.get(mask.name) == model),
+        tuple(rated for model, one in found.items() for rated in one.quality if owners.get(rated.name) == model),
+        tuple(dict.fromkeys(warning for one in found.values() for warning in one.warnings)),
+        tuple(effort for one in found.values() for effort in one.network_effort),
+    )
 
 
 def refuse_empty(draft: Draft) -> None:
@@ -99,14 +123,32 @@ def trace_regions(draft: Draft, series: CtSeries, on_step: OnStep) -> list[Drawn
 
 
 def provenance_of(
-    settings: Settings, protocol: Protocol, package: ModelPackage, digest: str, draft: Draft
+    settings: Settings, protocol: Protocol, packages: Mapping[str, ModelPackage], digest: str, draft: Draft
 ) -> Provenance:
-    """What a result says about where it comes from."""
+    """What a result says about where it comes from.
+
+    Args:
+        settings: of this box.
+        protocol: what asked for it.
+        packages: its models, in its order.
+        digest: of the input.
+        draft: what is in it, and what is missing.
+    """
+    owners = protocol.drawn_by({model: one.manifest.roi_names for model, one in packages.items()})
+    written = {roi: template.name for roi, template in settings.written_templates(protocol).items()}
+    derived = {rule.roi for rule in protocol.derived}
+    models = [
+        UsedModel(
+            name=package.manifest.name,
+            version=package.manifest.version,
+            digest=package.digest,
+            regions=tuple(name for roi, name in written.items() if roi not in derived and owners.get(roi) == model),
+        )
+        for model, package in packages.items()
+    ]
     return Provenance(
         input_digest=digest,
-        model_name=package.manifest.name,
-        model_version=package.manifest.version,
-        model_digest=package.digest,
+        models=tuple(models),
         protocol=protocol.name,
         label=protocol.label,
         appliance_version=__version__,
@@ -170,3 +212,7 @@ class Writing:
 def result_file(result: ResultObject) -> str:
     """The name under which a result is kept."""
     return f"{result.sop_instance_uid}.dcm"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"

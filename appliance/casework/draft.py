@@ -184,7 +184,9 @@ def _flags(
 def recipe_digest(protocol: Protocol, form: PlanningSystem) -> str:
     """SHA-256 of everything in a protocol that shapes its structures, as 64 hexadecimal digits.
 
-    Which series it takes and where its results go do not belong to that.
+    Which series it takes and where its results go do not belong to that. Which model draws a structure does only
+    where there is a choice.
     """
-    shaping = protocol.model_dump_json(include={"rois", "derived", "uneven_gaps", "label"})
+    drawn = {"rois": {"__all__": {"model"}}} if len(protocol.models) == 1 else None
+    shaping = protocol.model_dump_json(include={"rois", "derived", "uneven_gaps", "label"}, exclude=drawn)
     return hashlib.sha256(f"{shaping}\n{form.model_dump_json()}".encode()).hexdigest()

@@ -4,19 +4,19 @@ Each step is a pure function of the rooms below with its audit event beside it. 
 case with its reason; anything else climbs to the worker's boundary (tasks.py).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from appliance.audit import trail
+from appliance.casework.asking import Headway, ask, progress_of_one
 from appliance.casework.case import Move, move
 from appliance.casework.contouring import (
     Scan,
     Writing,
     load_scan,
+    merge,
     provenance_of,
     refuse_empty,
     refuse_undrawn,
@@ -25,55 +25,18 @@ from appliance.casework.contouring import (
 )
 from appliance.casework.draft import Draft, make_draft
 from appliance.casework.lease import Lease
+from appliance.casework.sharing import lead, tidy
+from appliance.casework.workbench import Workbench
 from appliance.clock import Effort, measured, now_utc
 from appliance.dicom.ct_series import CtSeries
 from appliance.dicom.result_object import ResultObject
 from appliance.dicom.roi_elements import DrawnRoi
-from appliance.errors import ModelRefused, Reason, Refused
-from appliance.records import Database, queries
+from appliance.errors import Reason, Refused
+from appliance.records import queries
 from appliance.records.tables import Result, ResultKind
-from appliance.segmentation.ensemble import Ensemble
-from appliance.segmentation.model_package import is_still, load_package
-from appliance.segmentation.opening import open_ensemble
-from appliance.segmentation.segment import Segmented, segment
-from appliance.settings import Protocol, Settings
-from appliance.spool import Spool
-from appliance.spool.model_store import ModelStore
-
-log = structlog.get_logger()
-
-
-@dataclass
-class Workbench:
-    """What a worker needs for every case; it keeps each model warm until another version of it is active."""
-
-    settings: Settings
-    database: Database
-    spool: Spool
-    worker: str
-    should_stop: Callable[[], bool] = lambda: False
-    _ensembles: dict[str, Ensemble] = field(default_factory=dict)
-
-    def warm_up(self) -> None:
-        """Load the models of all protocols before the first case; a bad one is met again, in words, by its case."""
-        for name in sorted({protocol.model for protocol in self.settings.protocols.values()}):
-            try:
-                self.ensemble(name)
-            except ModelRefused as refused:
-                log.warning("model_refused", model=name, reason=refused.reason, sentence=refused.sentence)
-
-    def ensemble(self, name: str) -> Ensemble:
-        """The warm ensemble of a model's active version; one that another has taken the place of is let go first.
-
-        Raises:
-            ModelRefused: the package is missing, invalid or altered.
-        """
-        folder = ModelStore.of(self.settings).active(name)
-        if name in self._ensembles and not is_still(self._ensembles[name].package, folder):
-            del self._ensembles[name]
-        if name not in self._ensembles:
-            self._ensembles[name] = open_ensemble(load_package(folder), threads=self.settings.worker.threads)
-        return self._ensembles[name]
+from appliance.segmentation.opening import WarmModel
+from appliance.segmentation.segment import Segmented
+from appliance.settings import Protocol
 
 
 def contour_case(bench: Workbench, case_id: int) -> None:
@@ -91,17 +54,21 @@ def contour_case(bench: Workbench, case_id: int) -> None:
         with lease.held() as (tx, case, now):
             fields = {"reason": refused.reason, "sentence": refused.sentence}
             move(tx, case, Move.REFUSE, at=now, actor=bench.worker, **fields)
+    tidy(bench)
 
 
 def _contour(bench: Workbench, lease: Lease) -> None:
     protocol, paths = _task(bench, lease)
-    ensemble = bench.ensemble(protocol.model)
+    models = {name: bench.model(name, partial(lease.progress, "engines")) for name in protocol.models}
+    packages = {name: model.package for name, model in models.items()}
+    owners = protocol.drawn_by({name: package.manifest.roi_names for name, package in packages.items()})
+    refuse_undrawn(owners, protocol)
     scan = _load(paths, protocol, lease)
-    found = _segment(ensemble, scan, protocol, lease)
+    found = _segment(bench, lease, models, owners, scan)
     draft = _draft(bench, protocol, scan, found, lease)
     rois = _trace(draft, scan.series, lease)
     form = bench.settings.planning_system_of(protocol)
-    provenance = provenance_of(bench.settings, protocol, ensemble.package, scan.digest, draft)
+    provenance = provenance_of(bench.settings, protocol, packages, scan.digest, draft)
     writing = Writing(provenance, form, now_utc().astimezone(), bench.spool.result)
     effort = Effort()
     with measured(effort):
@@ -135,23 +102,23 @@ def _load(paths: list[Path], protocol: Protocol, lease: Lease) -> Scan:
     return scan
 
 
-def _segment(ensemble: Ensemble, scan: Scan, protocol: Protocol, lease: Lease) -> Segmented:
-    """Ask the networks, once it is clear that they draw what the protocol asks for."""
-    manifest = ensemble.package.manifest
-    refuse_undrawn([roi.name for roi in manifest.rois], manifest.name, protocol)
-    effort = Effort()
-    tiles_done = [0] * len(manifest.folds)
+def _segment(
+    bench: Workbench, lease: Lease, models: Mapping[str, WarmModel], owners: Mapping[str, str], scan: Scan
+) -> Segmented:
+    """Ask the model; several are shared with whoever is free, and what they found is put together."""
+    if len(models) > 1:
+        return merge(lead(bench, lease, models, scan), owners)
+    ((name, model),) = models.items()
+    headway = Headway(len(model.package.manifest.folds))
 
-    def on_tile(fold: int, done: int, total: int) -> None:
-        tiles_done[fold] += 1
-        lease.progress("segment", done, total, tiles_done)
+    def show() -> None:
+        told = progress_of_one(name, headway)
+        lease.progress("segment", told["done"], told["total"], lambda _: told)
 
-    with measured(effort):
-        found = segment(ensemble, scan.volume, scan.series.description, on_tile)
-    fields = {"model": manifest.name, "version": manifest.version, "folds": len(manifest.folds), **effort.fields()}
-    networks = [spent.fields() for spent in found.network_effort]
-    _remember(lease, "segmented", model_digest=ensemble.package.digest, networks=networks, **fields)
-    return found
+    asked = ask(model, scan, headway, show, lambda words: _remember(lease, "memory_planned", words=words))
+    with lease.held() as (tx, case, now):
+        asked.note(tx, at=now, actor=bench.worker, case_id=case.id)
+    return asked.found
 
 
 def _draft(bench: Workbench, protocol: Protocol, scan: Scan, found: Segmented, lease: Lease) -> Draft:

@@ -1,11 +1,14 @@
 """`delineate models`: which models there are, what each one is, and which version works."""
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from appliance.commands.asking import console, settings_of
+from appliance.dicom.findings import amount
 from appliance.spool.model_store import ModelStore, StoredModel
 
 
@@ -43,12 +46,47 @@ def models_list(ctx: click.Context, *, removed: bool) -> None:
 def models_show(ctx: click.Context, name: str, version: str | None) -> None:
     """Print what model NAME says about itself: its active version, or VERSION."""
     from appliance.running.models_shown import model_words, structures_of
-    from appliance.segmentation.model_package import digest_of, read_manifest
+    from appliance.segmentation.model_package import read_manifest
 
     model = _find(ctx, name, version)
     console.print(structures_of(read_manifest(model.folder)))
-    for sentence in model_words(model, digest_of(model.folder)):
+    for sentence in model_words(settings_of(ctx), model):
         _say(sentence)
+
+
+@models.command("import")
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option("--name", default="", help="What the model is called here; made from SOURCE when left out.")
+@click.option("--version", default="1.0.0", show_default=True, help="Which version of it this is.")
+@click.option("--licence", default="", help="Licence of the weights, where SOURCE does not say.")
+@click.option(
+    "--settings",
+    "changes",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file with what the manifest shall say beside or instead of what SOURCE says.",
+)
+@click.pass_context
+def models_import(
+    ctx: click.Context, source: Path, name: str, version: str, licence: str, changes: Path | None
+) -> None:
+    """Take in SOURCE, a model of another program or a package of our own; nothing that it holds is executed."""
+    from appliance.importing.converted import ImportRequest
+    from appliance.running.model_imports import import_package
+
+    request = ImportRequest(name, version, None if changes is None else _toml(changes), licence)
+    model = import_package(settings_of(ctx), source, request, lambda step: _say(f"{step} …"))
+    named = f"{model.name} {model.version}"
+    _say(f"{named} is imported, and not active yet. Next:")
+    _say(f"  delineate models show {named}       what it says about itself, and how it was converted")
+    _say(f"  delineate models activate {named}   verifies it and lets it work")
+    _say(f'  model = "{model.name}" in a file of protocols/, and `delineate doctor`')
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # broken TOML, or bytes that are no text
+        raise click.ClickException(f"{path}: {error}; correct the file") from error
 
 
 @models.command("verify")
@@ -67,7 +105,7 @@ def _verified_in_words(ctx: click.Context, model: StoredModel) -> str:
     tile = " x ".join(map(str, manifest.input.tile))
     return (
         f"{manifest.name} {manifest.version}: digests verified ({verified.package.digest[:12]}…), "
-        f"{len(manifest.folds)} folds answer on tiles of {tile} in {verified.trial.seconds:.2f} s each, "
+        f"{amount(len(manifest.folds), 'fold')} asked about a tile of {tile}, {verified.trial.seconds:.2f} s each, "
         f"run by {' and '.join(verified.trial.engines)}."
     )
 

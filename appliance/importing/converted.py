@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:  # who only asks for an import needs no torch
+    from torch import nn
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,12 +14,18 @@ class Member:
 
     Attributes:
         network: maps (B, channels, z, y, x) on the manifest's tile to logits (B, classes, z, y, x); any turning of axes
-            that the foreign network needs is inside it.
-        came_from: the file or folder, relative to what was imported.
+            that the foreign network needs is inside it. None where `onnx` is given.
+        came_from: the file, relative to what was imported.
+        onnx: the network where it came as ONNX: one input and one output of the manifest's shapes, no other file.
     """
 
-    network: nn.Module
+    network: "nn.Module | None"
     came_from: str
+    onnx: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if (self.network is None) == (self.onnx is None):
+            raise ValueError("a member is either a network or ONNX")
 
 
 @dataclass(frozen=True, eq=False)

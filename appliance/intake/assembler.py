@@ -108,8 +108,8 @@ class Assembler:
             quiet_s=quiet_s,
             extent_mm=extent_mm,
         )
-        case.protocol, case.model = protocol.name, protocol.model
-        fields = {"protocol": protocol.name, "model": protocol.model}
+        case.protocol, case.model = protocol.name, ", ".join(protocol.models)
+        fields = {"protocol": protocol.name, "model": case.model}
         trail.record(tx, "protocol_chosen", at=now, actor=ACTOR, case_id=case.id, **fields)
 
     def _slices(self, instances: list[Instance]) -> list[CtSlice]:

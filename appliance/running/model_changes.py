@@ -44,7 +44,7 @@ def verify(model: StoredModel, threads: int) -> Verified:
 
 def protocols_with(settings: Settings, name: str) -> list[Protocol]:
     """The protocols that name a model."""
-    return [protocol for protocol in settings.protocols.values() if protocol.model == name]
+    return [protocol for protocol in settings.protocols.values() if name in protocol.models]
 
 
 def what_changes(settings: Settings, model: StoredModel, after: Manifest) -> Iterator[str]:
@@ -58,7 +58,9 @@ def what_changes(settings: Settings, model: StoredModel, after: Manifest) -> Ite
         yield f"{model.name} {after.version} takes the place of {before.version}."
         yield f"Structures gained: {_listed(drawn - drew)}; lost: {_listed(drew - drawn)}."
     for protocol in protocols_with(settings, model.name):
-        missing = set(protocol.asked_of_model) - drawn
+        others = {other: _manifest_before(settings, other) for other in protocol.models if other != model.name}
+        of_all = {other: set() if one is None else set(one.roi_names) for other, one in others.items()}
+        missing = set(protocol.asked_of_model) - protocol.drawn_by({**of_all, model.name: drawn}).keys()
         if missing:
             yield f"Protocol {protocol.name} asks for {_listed(missing)}: its cases will be refused as long as it does."
     if not protocols_with(settings, model.name):
@@ -111,7 +113,7 @@ def restore(settings: Settings, name: str, version: str) -> StoredModel:
     return model
 
 
-def note_event(settings: Settings, event: str, **fields: str) -> None:
+def note_event(settings: Settings, event: str, **fields: str | int) -> None:
     """Leave an event for the trail, with the time of now."""
     told = {"event": event, "actor": "operator", "at": now_utc().isoformat(), **fields}
     Spool(settings.data_dir / "spool").leave_note("audit", dict(told))
@@ -134,7 +136,7 @@ def _cases_waiting_for(settings: Settings, name: str) -> list[int]:
     naming = {protocol.name for protocol in protocols_with(settings, name)}
     with database.reading() as tx:
         cases = queries.cases_in(tx, CaseState.QUEUED, CaseState.SEGMENTING)
-        return [case.id for case in cases if case.model == name or case.protocol in naming]
+        return [case.id for case in cases if name in (case.model or "").split(", ") or case.protocol in naming]
 
 
 def _listed(names: set[str]) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from appliance.segmentation.model_package import load_package
+from appliance.running.model_changes import note_event
+from appliance.segmentation.model_package import digest_of, load_package
 from appliance.segmentation.opening import open_ensemble
 from appliance.settings import Settings
 from appliance.spool.model_store import ModelStore, StoredModel
@@ -53,7 +54,10 @@ def calibrate(
     version = next_version(package.manifest.version, [one.version for one in store.versions(model.name)])
     with store.incoming() as folder:
         write_calibrated(package, folder, version, report)
-        return store.take_in(folder), report
+        made = store.take_in(folder)
+    fields = {"name": made.name, "version": made.version, "before": package.manifest.version}
+    note_event(settings, "model_calibrated", **fields, cases=report.cases, digest=digest_of(made.folder))
+    return made, report
 
 
 def calibration_table(report: Report) -> Table:

@@ -1,21 +1,22 @@
 """Models in words: for `delineate models list` and `delineate models show`."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from appliance.casework.warm_models import engine_record
+from appliance.dicom.findings import amount
 from appliance.errors import ModelRefused
+from appliance.importing.importing import REPORT_FILE
+from appliance.importing.report import ImportReport
 from appliance.running.model_changes import protocols_with
 from appliance.segmentation.manifest import Limits, Manifest, NetworkInput, QualityLimits, RoiRule
-from appliance.segmentation.model_package import read_manifest
+from appliance.segmentation.model_package import digest_of, read_manifest
 from appliance.settings import Settings
 from appliance.spool.model_store import ModelStore, StoredModel
 
-REPORT = "import_report.json"
 _CROPS = {"body": "the box around the body", "whole": "the whole scan"}
 _RESAMPLINGS = {"area": "means over what a voxel covers", "cubic": "cubic splines"}
 _PADDINGS = {"air": "air", "zero": "zeros"}
@@ -28,12 +29,12 @@ _ENSEMBLES = {
 
 def models_table(settings: Settings) -> Table:
     """Every version of every model on a line."""
-    table = Table("Model", "Version", "State", "Structures", "Folds", "Size", "Source", "In protocols")
+    table = Table("Model", "Version", "State", "Structures", "Folds", "Size", "Runs on", "Source", "In protocols")
     for model in ModelStore.of(settings).models():
         naming = (
             ", ".join(protocol.name for protocol in protocols_with(settings, model.name)) if model.is_active else ""
         )
-        table.add_row(*(Text(cell) for cell in (model.name, model.version, *_cells(model), naming)))
+        table.add_row(*(Text(cell) for cell in (model.name, model.version, *_cells(settings, model), naming)))
     return table
 
 
@@ -45,16 +46,23 @@ def removed_table(settings: Settings) -> Table:
     return table
 
 
-def _cells(model: StoredModel) -> tuple[str, str, str, str, str]:
-    """State, structures, folds, size and source of a version."""
+def _cells(settings: Settings, model: StoredModel) -> tuple[str, ...]:
+    """State, structures, folds, size, engine and source of a version."""
     size = size_in_words(sum(path.stat().st_size for path in model.folder.rglob("*") if path.is_file()))
     try:
         manifest = read_manifest(model.folder)
     except ModelRefused:
-        return "damaged", "", "", size, "bundled" if model.is_bundled else "imported"
+        return "damaged", "", "", size, "", "bundled" if model.is_bundled else "imported"
     kind = "bundled" if model.is_bundled else "imported"
     source = manifest.source or ("this release" if model.is_bundled else "a package of our own form")
-    return ("active" if model.is_active else kind, str(len(manifest.rois)), str(len(manifest.folds)), size, source)
+    state, engine = "active" if model.is_active else kind, _engine(settings, model).partition(";")[0]
+    return state, str(len(manifest.rois)), str(len(manifest.folds)), size, engine, source
+
+
+def _engine(settings: Settings, model: StoredModel) -> str:
+    """What a model ran on when it was last loaded here; empty where nobody knows."""
+    words = engine_record(settings).runs_on(digest_of(model.folder)) or ""
+    return words.removeprefix("runs on ")
 
 
 def size_in_words(size: int) -> str:
@@ -62,7 +70,7 @@ def size_in_words(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"
 
 
-def model_words(model: StoredModel, digest: str) -> Iterator[str]:
+def model_words(settings: Settings, model: StoredModel) -> Iterator[str]:
     """Everything that a version says about itself, in sentences; its card comes last.
 
     Raises:
@@ -77,11 +85,12 @@ def model_words(model: StoredModel, digest: str) -> Iterator[str]:
     yield from _ensemble_words(manifest)
     yield f"Scans that it is for: {'; '.join(_limit_words(manifest.limits))}."
     yield from _rule_words(manifest)
-    yield f"Digest of the package: {digest}."
+    yield f"Runs on {_engine(settings, model) or 'an engine that is chosen when it is first loaded'}."
+    yield f"Digest of the package: {digest_of(model.folder)}."
     for fold in manifest.folds:
         tensors = f", {fold.tensors} {fold.tensors_sha256}" if fold.tensors else ""
         yield f"  {fold.file} {fold.sha256}{tensors}"
-    yield from _report_words(model.folder / REPORT)
+    yield from _report_words(model.folder / REPORT_FILE)
     card = model.folder / "CARD.md"
     if card.is_file():
         yield f"\n{card.read_text(encoding='utf-8', errors='replace').strip()}"
@@ -116,7 +125,7 @@ def _input_words(given: NetworkInput) -> Iterator[str]:
 
 
 def _ensemble_words(manifest: Manifest) -> Iterator[str]:
-    words = [f"{len(manifest.folds)} networks ({manifest.members}), {_ENSEMBLES[manifest.ensemble]}"]
+    words = [f"{amount(len(manifest.folds), 'network')} ({manifest.members}), {_ENSEMBLES[manifest.ensemble]}"]
     if manifest.early_exit is not None:
         words.append(f"the rest is not asked where the first two agree on {100 * manifest.early_exit:g} % of a tile")
     words.append(f"added up in {manifest.accumulate}")
@@ -145,6 +154,8 @@ def _limit_words(limits: Limits) -> Iterator[str]:
 
 
 def _rule_words(manifest: Manifest) -> Iterator[str]:
+    if manifest.max_draft_entropy is not None:
+        yield f"Everything is flagged where the mean entropy of the structures is above {manifest.max_draft_entropy:g}."
     for one in manifest.slice_exclusions:
         winner = one.higher if one.higher_dominates else one.lower
         yield f"{one.higher} and {one.lower} never share a slice; it goes to {winner}."
@@ -174,18 +185,19 @@ def _flag_words(quality: QualityLimits) -> Iterator[str]:
         yield f"Dice of the folds below {quality.min_fold_dice:g}"
     if quality.max_entropy is not None:
         yield f"entropy above {quality.max_entropy:g}"
+    if quality.max_doubt is not None:
+        yield f"doubt above {quality.max_doubt:g}"
     if quality.volume_cm3 is not None:
         yield "volume outside {:g} to {:g} cm³".format(*quality.volume_cm3)
 
 
 def _report_words(path: Path) -> Iterator[str]:
-    """What its import said, where it was imported."""
-    if path.is_file():
-        yield "Import report:"
-        yield from _items(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _items(report: Any) -> Iterator[str]:
-    for name, value in report.items() if isinstance(report, dict) else ():
-        words = ", ".join(map(str, value)) if isinstance(value, list) else value
-        yield f"  {name.replace('_', ' ')}: {words}"
+    """How it was converted, where it was imported; its card says more."""
+    if not path.is_file():
+        return
+    report = ImportReport.model_validate_json(path.read_bytes())
+    yield f"Imported from {report.source} ({report.format}); what was read of it:"
+    for name, digest in report.source_sha256.items():
+        yield f"  {name} {digest}"
+    yield f"Converted with {', '.join(f'{program} {version}' for program, version in report.tools.items())}."
+    yield f"The conversion was kept in {'; '.join(report.confinement)}."

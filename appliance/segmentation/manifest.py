@@ -291,6 +291,11 @@ class Manifest(_Part):
             raise ValueError("tensors need a network that takes them")
         return self
 
+    @property
+    def roi_names(self) -> tuple[str, ...]:
+        """The structures that the model draws."""
+        return tuple(roi.name for roi in self.rois)
+
     def numbers(self, classes: tuple[str, ...]) -> tuple[int, ...]:
         """The numbers of some classes."""
         return tuple(self.classes.index(name) for name in classes)

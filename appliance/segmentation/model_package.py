@@ -30,6 +30,28 @@ class ModelPackage:
     digest: str
     fold_paths: tuple[Path, ...]
 
+    def read_network(self, fold: int) -> bytes:
+        """Read a fold's ONNX file; what is returned is what was checked.
+
+        Raises:
+            ModelRefused: MODEL_MISSING, MODEL_ALTERED.
+        """
+        return _checked(self.fold_paths[fold], self.manifest.folds[fold].sha256)
+
+    def read_tensors(self, fold: int) -> bytes:
+        """Read a fold's safetensors file; what is returned is what was checked.
+
+        Raises:
+            ModelRefused: MODEL_MISSING if it is not there or the manifest names none, MODEL_ALTERED.
+        """
+        entry, folder = self.manifest.folds[fold], self.fold_paths[fold].parent
+        if entry.tensors is None or entry.tensors_sha256 is None:
+            raise ModelRefused(
+                Reason.MODEL_MISSING,
+                f"model package {folder.name} holds no tensors for fold {fold + 1}; publish it again",
+            )
+        return _checked(folder / entry.tensors, entry.tensors_sha256)
+
 
 def load_package(folder: Path) -> ModelPackage:
     """Read and check the model package in a folder.
@@ -40,9 +62,9 @@ def load_package(folder: Path) -> ModelPackage:
     """
     raw, manifest = _read(folder)
     for fold in manifest.folds:
-        _check_fold(folder / fold.file, fold.sha256)
+        _checked(folder / fold.file, fold.sha256)
         if fold.tensors is not None and fold.tensors_sha256 is not None:
-            _check_fold(folder / fold.tensors, fold.tensors_sha256)
+            _checked(folder / fold.tensors, fold.tensors_sha256)
     fold_paths = tuple(folder / fold.file for fold in manifest.folds)
     return ModelPackage(manifest, _digest(raw), fold_paths)
 
@@ -99,7 +121,7 @@ def _read_json(folder: Path) -> Any:
     path = folder / "manifest.json"
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelRefused(
             Reason.MODEL_MISSING, f"there is no model package in {folder}; install it or correct the protocol"
         ) from error
@@ -107,20 +129,21 @@ def _read_json(folder: Path) -> Any:
         raise _invalid(folder, "manifest.json is not JSON") from error
 
 
-def _check_fold(path: Path, expected_sha256: str) -> None:
+def _checked(path: Path, expected_sha256: str) -> bytes:
     try:
-        with path.open("rb") as file:
-            found_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise ModelRefused(
             Reason.MODEL_MISSING, f"{path.name} of model package {_title(path.parent)} is missing; install it again"
         ) from error
+    found_sha256 = hashlib.sha256(content).hexdigest()
     if found_sha256 != expected_sha256:
         raise ModelRefused(
             Reason.MODEL_ALTERED,
             f"{path.name} of model package {_title(path.parent)} has sha256 {found_sha256[:12]}..., the manifest "
             f"says {expected_sha256[:12]}...; install the package again",
         )
+    return content
 
 
 def _invalid(folder: Path, what: str) -> ModelRefused:

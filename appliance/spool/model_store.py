@@ -94,12 +94,13 @@ class ModelStore:
         Raises:
             ModelRefused: MODEL_MISSING, it is not there.
         """
-        active = self.active(name) if version is None else None
-        for model in self.versions(name):
+        there = self.versions(name)
+        active = self.active(name) if version is None or not there else None
+        for model in there:
             if version == model.version if active is None else active == model.folder:
                 return model
-        there = ", ".join(model.version for model in self.versions(name)) or "none"
-        raise _missing(f"there is no version {version} of model {name} (there: {there})")
+        listed = ", ".join(model.version for model in there)
+        raise _missing(f"there is no version {version} of model {name} (there: {listed})")
 
     def versions(self, name: str) -> list[StoredModel]:
         """Every version of a model, the oldest version number first, the bundled one before all."""

@@ -2,26 +2,23 @@
 
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnxruntime
-import torch
 from torch import nn
 
 from appliance.training.classes import CLASSES
 from appliance.training.config import TrainingConfig
 from appliance.training.stage import State, build_network
+from models.onnx_export import answering, compare, to_onnx
 
 _LARGEST_LOGIT_DIFFERENCE = 1e-3
 """What rounding may change between torch and ONNX Runtime; above it the export is wrong."""
+_LARGEST_SHARE_OF_CHANGED_LABELS = 1e-5
 _LARGEST_FOLD_BYTES = 8_000_000
-_OPSET = 18
 
 
 class ExportDiffers(Exception):
@@ -87,36 +84,14 @@ _ROI_RULES: list[dict[str, Any]] = [
 
 
 def _export(network: nn.Module, config: TrainingConfig, path: Path) -> None:
-    tile = torch.from_numpy(_trial_input(config))
-    with warnings.catch_warnings():
-        # torch's own exporter meets torch's own deprecations.
-        warnings.simplefilter("ignore", FutureWarning)
-        program = torch.onnx.export(
-            network, (tile,), opset_version=_OPSET, input_names=["tile"], output_names=["logits"], verbose=False
-        )
-    if program is None:
-        raise ExportDiffers(f"{path.name}: torch exported nothing")
-    path.write_bytes(_without_traces(program.model_proto).SerializeToString(deterministic=True))
-    with torch.no_grad():
-        expected = network(tile).numpy()
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    answered = session.run(None, {"tile": tile.numpy()})[0]
-    difference = float(np.abs(answered - expected).max())
-    if difference > _LARGEST_LOGIT_DIFFERENCE or (answered.argmax(1) != expected.argmax(1)).mean() > 1e-5:
-        raise ExportDiffers(f"{path.name}: the exported network differs by {difference:.2e} in its logits")
-    if path.stat().st_size > _LARGEST_FOLD_BYTES:
-        raise ExportDiffers(f"{path.name} has {path.stat().st_size} bytes, at most {_LARGEST_FOLD_BYTES} may ship")
-
-
-def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without the exporter's notes, which hold the paths of the machine that trained it."""
-    del model.metadata_props[:]
-    for part in (model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
-        part.doc_string = ""
-        del part.metadata_props[:]
-    for tensor in model.graph.initializer:
-        del tensor.metadata_props[:]
-    return model
+    tile = _trial_input(config)
+    exported = to_onnx(network, (1, tile.shape[1], *config.network.tile))
+    path.write_bytes(exported)
+    found = compare(answering(network), exported, [tile])
+    if found.largest_logit > _LARGEST_LOGIT_DIFFERENCE or found.changed_labels > _LARGEST_SHARE_OF_CHANGED_LABELS:
+        raise ExportDiffers(f"{path.name}: the exported network differs by {found.largest_logit:.2e} in its logits")
+    if len(exported) > _LARGEST_FOLD_BYTES:
+        raise ExportDiffers(f"{path.name} has {len(exported)} bytes, at most {_LARGEST_FOLD_BYTES} may ship")
 
 
 def _trial_input(config: TrainingConfig) -> npt.NDArray[np.float32]:

@@ -74,6 +74,21 @@ def test_only_the_settings_and_the_package_itself_touch_the_environment() -> Non
     assert {name for name in readers if not name.startswith("appliance/settings/")} <= {"appliance/__init__.py"}
 
 
+def test_nothing_is_ever_unpickled_or_evaluated() -> None:
+    calls = [
+        (f"{name}:{node.lineno}", ast.unparse(node.func), {part.arg: ast.unparse(part.value) for part in node.keywords})
+        for name, tree in _trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+    ]
+    loads = [(place, options) for place, function, options in calls if function == "torch.load"]
+    assert loads
+    assert [place for place, options in loads if options.get("weights_only") != "True"] == []
+    executing = {"eval", "exec", "pickle.load", "pickle.loads", "pickle.Unpickler", "yaml.load", "yaml.unsafe_load"}
+    assert [place for place, function, _ in calls if function in executing] == []
+    assert [place for place, _, options in calls if options.get("allow_pickle", "False") != "False"] == []
+
+
 def test_rooms_are_named_for_what_is_in_them() -> None:
     assert [path for path in SOURCES if path.stem in NOBODY_KNOWS_WHAT_IS_IN] == []
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,19 @@ from appliance.dicom.contours import RoiContours, trace
 from appliance.dicom.roi import RoiMask
 from appliance.dicom.roi_elements import DrawnRoi
 from appliance.dicom.structure_check import check_structure_set
-from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set
-from appliance.dicom.uid import is_valid_uid
+from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set, identity_of
+from appliance.dicom.uid import derive_uid, is_valid_uid
 from tests.support.contour_judge import distance_from_plane_mm, fill_structure_set
 from tests.support.ct_files import ORIENTATIONS, all_slices, make_ct_series, read_series
-from tests.support.structure_sets import KEYHOLE, NESTED, PROVENANCE, sample_regions, structure_set_of, template
+from tests.support.structure_sets import (
+    KEYHOLE,
+    NESTED,
+    OTHER_MODEL,
+    PROVENANCE,
+    sample_regions,
+    structure_set_of,
+    template,
+)
 
 SHAPE = (3, 12, 15)
 SMALL = {"slices": 3, "rows": 12, "columns": 15}
@@ -249,12 +258,48 @@ def test_the_date_changes_neither_uid(tmp_path: Path) -> None:
     assert (read(undated).StructureSetDate, read(undated).StructureSetTime) == ("", "")
 
 
-@pytest.mark.parametrize("changed", ["input_digest", "model_digest", "protocol", "label", "appliance_version"])
+@pytest.mark.parametrize("changed", ["input_digest", "models", "protocol", "label", "appliance_version"])
 def test_another_input_model_protocol_or_version_gives_another_object(tmp_path: Path, changed: str) -> None:
     series = read_series(make_ct_series(tmp_path, **SMALL))
-    values = {name: getattr(PROVENANCE, name) for name in PROVENANCE.__slots__} | {changed: "other"}
-    one, other = structure_set_of(series, {}), structure_set_of(series, {}, provenance=Provenance(**values))
+    values: dict[str, Any] = {changed: (OTHER_MODEL,) if changed == "models" else "other"}
+    one, other = structure_set_of(series, {}), structure_set_of(series, {}, provenance=replace(PROVENANCE, **values))
     assert len({one.sop_instance_uid, other.sop_instance_uid, one.series_instance_uid, other.series_instance_uid}) == 4
+
+
+def test_a_result_of_one_model_keeps_the_uid_that_earlier_releases_gave_it() -> None:
+    identity = identity_of(PROVENANCE, [template("External", 1)])
+    assert derive_uid("structure set", *identity) == "2.25.230556932758776269451897631771602364683"
+
+
+def test_every_model_and_their_order_make_a_result_another_one() -> None:
+    first, thorax, legs = PROVENANCE.models[0], OTHER_MODEL, replace(OTHER_MODEL, name="legs", digest="4" * 64)
+    sets = [(first,), (first, thorax), (thorax, first), (first, legs), (first, thorax, legs)]
+    assert len({identity_of(replace(PROVENANCE, models=models), []) for models in sets}) == len(sets)
+
+
+def test_each_region_names_the_model_that_drew_it_and_the_set_names_them_all(tmp_path: Path) -> None:
+    series = read_series(make_ct_series(tmp_path, **SMALL))
+    voxels = np.ones(SHAPE, dtype=np.bool_)
+    models = (*PROVENANCE.models, replace(OTHER_MODEL, regions=("Heart",)))
+    provenance = replace(PROVENANCE, models=models)
+    dataset = read(structure_set_of(series, {"Bladder": voxels, "Heart": voxels}, provenance=provenance))
+    algorithms = [item.ROIDerivationAlgorithmIdentificationSequence[0] for item in dataset.StructureSetROISequence]
+    assert [(one.AlgorithmName, one.AlgorithmVersion) for one in algorithms] == [
+        ("pelvis-demo", "1.0.0"),
+        ("thorax", "2.1.0"),
+    ]
+    assert "3" * 64 in algorithms[1].AlgorithmParameters
+    assert dataset.StructureSetDescription.startswith("Automatic draft by pelvis-demo 1.0.0 and thorax 2.1.0. ")
+    assert dataset.SeriesDescription == "AI DRAFT pelvis-demo 1.0.0, thorax 2.1.0 unapproved"
+    named = [item.ManufacturerModelName for item in dataset.ContributingEquipmentSequence]
+    assert named[-2:] == ["pelvis-demo", "thorax"]
+
+
+def test_a_result_without_a_model_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="drawn by a model"):
+        replace(PROVENANCE, models=())
+    with pytest.raises(ValueError, match="version of the model is empty"):
+        replace(OTHER_MODEL, version="")
 
 
 def test_regions_under_other_names_or_colours_give_another_object(tmp_path: Path) -> None:
