@@ -25,7 +25,7 @@ class Arrays:
     Attributes:
         xp: the library, as the array API standard has it.
         device: the library's own name of the device.
-        chunk_bytes: how much to work on at once; None takes everything, which is what a GPU wants.
+        chunk_bytes: how much to work on at once; None takes everything.
         memory_errors: what the library raises when there is no room for an array.
         wait: returns when the device has done all that it was told to.
     """

@@ -20,6 +20,9 @@ from appliance.segmentation.backends.network import Array, OutOfMemory
 from appliance.segmentation.manifest import Manifest
 from models.registry import UnknownNetwork, build
 
+GPU_CHUNK_BYTES = 256 * 1024 * 1024
+"""How much of a tile or of finished planes a GPU works on at once: enough to keep it busy, little beside the rest."""
+
 NO_MEMORY_ON_THE_HOST = ("can't allocate memory", "could not create a primitive", "could not create a memory")
 """torch has an error of its own for a GPU that is full, but not for the processor's memory."""
 
@@ -44,6 +47,7 @@ def gpu_arrays(device: str) -> Arrays:
     return Arrays(
         array_api_compat.array_namespace(torch.empty(0)),
         device,
+        chunk_bytes=GPU_CHUNK_BYTES,
         memory_errors=(MemoryError, torch.OutOfMemoryError),
         wait=lambda: torch.cuda.synchronize(device),
     )

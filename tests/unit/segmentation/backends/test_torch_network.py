@@ -10,12 +10,17 @@ torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
 
+from appliance.dicom.ct_volume import CtVolume  # noqa: E402
+from appliance.dicom.geometry import SeriesGeometry  # noqa: E402
+from appliance.segmentation.arrays import host_arrays  # noqa: E402
 from appliance.segmentation.backends import torch_network  # noqa: E402
 from appliance.segmentation.backends.engine import Engine  # noqa: E402
 from appliance.segmentation.backends.torch_network import TorchNetwork, with_folded_norms  # noqa: E402
+from appliance.segmentation.ensemble import Ensemble  # noqa: E402
 from appliance.segmentation.manifest import Manifest  # noqa: E402
 from appliance.segmentation.model_package import load_package  # noqa: E402
 from models.registry import build  # noqa: E402
+from tests.support.array_libraries import torch_on_cpu  # noqa: E402
 from tests.support.unet_packages import SMALL, TILE, make_unet_package, seeded, smooth_tiles  # noqa: E402
 
 ON_CPU = Engine("torch", torch_network.version())
@@ -109,3 +114,18 @@ def test_a_tile_that_no_gpu_holds_is_out_of_memory_and_leaves_the_network_usable
     with pytest.raises(OutOfMemory):
         network.run(torch.zeros((1, 1, *TILE), device=device).expand(int(too_many), -1, -1, -1, -1))
     assert np.isfinite(network.run(torch.zeros((1, 1, *TILE), device=device)).cpu().numpy()).all()
+
+
+def test_a_whole_scan_on_torchs_own_arrays_gets_the_masks_of_numpys(tmp_path: Path) -> None:
+    """What a GPU does but for the device: tiles, logits, accumulators and labels are tensors all the way."""
+    package = load_package(make_unet_package(tmp_path / "unet", folds=2))
+    geometry = SeriesGeometry.axial((30, 40, 44), (4.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    hu = (smooth_tiles(1, (30, 40, 44))[0] * 400).astype(np.int16)
+    volume = CtVolume(hu, geometry)
+    labels = []
+    for arrays in (host_arrays(), torch_on_cpu()):
+        networks = [TorchNetwork(package.read_tensors(fold), "fold", package.manifest, ON_CPU) for fold in range(2)]
+        labels.append(Ensemble(package, networks, arrays, batch=2).label(volume, lambda *_: None).labels)
+    assert len(np.unique(labels[0].voxels)) > 1
+    assert np.count_nonzero(labels[0].voxels != labels[1].voxels) < 1e-4 * hu.size
+    assert np.abs(labels[0].certainty.astype(int) - labels[1].certainty).max() <= 2
