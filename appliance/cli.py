@@ -2,24 +2,23 @@
 
 import logging
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import click
 import structlog
-from rich.console import Console
 from rich.table import Table
 
 from appliance import __version__
 from appliance.clock import now_utc
+from appliance.commands.asking import console, settings_of
+from appliance.commands.models import models
+from appliance.commands.segment import segment
 from appliance.dicom.roi import RoiTemplate
 from appliance.errors import ApplianceError, SettingsError
 from appliance.records.tables import Case
 from appliance.running import showing
 from appliance.settings import Settings, load_settings
-
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 class _Words(click.Group):
@@ -48,11 +47,6 @@ def main(ctx: click.Context, folder: Path) -> None:
     ctx.obj = partial(load_settings, folder)
 
 
-def _settings(ctx: click.Context) -> Settings:
-    read: Callable[[], Settings] = ctx.find_object(partial)  # type: ignore[assignment]
-    return read()
-
-
 @main.command()
 @click.pass_context
 def up(ctx: click.Context) -> None:
@@ -60,26 +54,43 @@ def up(ctx: click.Context) -> None:
     from appliance.running.supervisor import Supervisor
 
     _log_to_stderr()
-    Supervisor(_settings(ctx)).run()
+    Supervisor(settings_of(ctx)).run()
+
+
+_under_supervisor = click.option("--leave-with-parent", is_flag=True, hidden=True)
 
 
 def _role_command(role: str, words: str) -> None:
     @main.command(role, help=words)
-    @click.option("--leave-with-parent", is_flag=True, hidden=True)
+    @_under_supervisor
     @click.pass_context
     def _command(ctx: click.Context, *, leave_with_parent: bool) -> None:
-        from appliance.running import roles
+        _run_role(role, settings_of(ctx), leave_with_parent=leave_with_parent)
 
-        _log_to_stderr()
-        if leave_with_parent:
-            roles.leave_with_parent()
-        roles.ROLES[role](_settings(ctx))
+
+def _run_role(role: str, settings: Settings, *, leave_with_parent: bool) -> None:
+    from appliance.running import roles
+
+    _log_to_stderr()
+    if leave_with_parent:
+        roles.leave_with_parent()
+    roles.ROLES[role](settings)
 
 
 _role_command("listen", "Receive only: the DICOM listener.")
 _role_command("assemble", "Complete series and ring for workers only.")
-_role_command("work", "Segment only: a Celery worker with warm models.")
 _role_command("deliver", "Send results only.")
+
+
+@main.command()
+@click.option("--device", help="Where its networks run: auto, cpu, cuda or cuda:1; that of worker.devices when absent.")
+@_under_supervisor
+@click.pass_context
+def work(ctx: click.Context, device: str | None, *, leave_with_parent: bool) -> None:
+    """Segment only: a Celery worker with warm models."""
+    from appliance.running.roles import on_device
+
+    _run_role("work", on_device(settings_of(ctx), device), leave_with_parent=leave_with_parent)
 
 
 @main.command()
@@ -88,7 +99,7 @@ def migrate(ctx: click.Context) -> None:
     """Bring the database schema to this release's version."""
     from appliance.records import Database
 
-    database = Database(_settings(ctx).database_url)
+    database = Database(settings_of(ctx).database_url)
     database.migrate()
     console.print(f"{database.display_url}: schema {database.check()}")
 
@@ -105,7 +116,7 @@ def doctor(ctx: click.Context) -> None:
         Verdict.WRONG: "[red]WRONG[/]",
     }
     wrong = 0
-    for finding in examine(_settings(ctx)):
+    for finding in examine(settings_of(ctx)):
         wrong += finding.verdict is Verdict.WRONG
         console.print(f"{marks[finding.verdict]}  [bold]{finding.subject}[/]: {finding.words}", soft_wrap=True)
     if wrong:
@@ -136,10 +147,14 @@ def check(ctx: click.Context, file: Path, ct: Path | None, *, as_json: bool) -> 
 def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
     """The structures of rois.toml; none where this is no installation, as a file can be checked anywhere."""
     try:
-        return _settings(ctx).rois
+        return settings_of(ctx).rois
     except SettingsError as problem:
         click.echo(f"Names are not compared with rois.toml: {problem}", err=True)
         return {}
+
+
+main.add_command(models)
+main.add_command(segment)
 
 
 @main.group()
@@ -153,7 +168,7 @@ def protocol_list(ctx: click.Context) -> None:
     """Print every protocol, in the order in which they are tried."""
     from appliance.running.protocols_shown import protocols_table
 
-    console.print(protocols_table(_settings(ctx)))
+    console.print(protocols_table(settings_of(ctx)))
 
 
 @protocol.command("show")
@@ -163,7 +178,7 @@ def protocol_show(ctx: click.Context, name: str) -> None:
     """Print what protocol NAME will write: each structure, and the form of the whole."""
     from appliance.running.protocols_shown import find_protocol, form_words, structures_table
 
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     shown = find_protocol(settings, name)
     console.print(structures_table(settings, shown))
     for sentence in form_words(settings, shown):
@@ -180,14 +195,16 @@ def case() -> None:
 @click.pass_context
 def case_list(ctx: click.Context, limit: int) -> None:
     """Print the state of every case, and what was set aside."""
+    from appliance.audit.trail import structures_to_look_at
     from appliance.records import Database, queries
 
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     database = Database(settings.database_url)
     database.check()
     with database.reading() as tx:
         cases, aside = queries.recent_cases(tx, limit), queries.quarantined(tx, limit)
-        lines = [showing.case_line(case, settings, now_utc()) for case in cases]
+        flagged = structures_to_look_at(tx, [case.id for case in cases])
+        lines = [showing.case_line(case, settings, now_utc(), flagged.get(case.id, ())) for case in cases]
     table = Table("Case", "State", "Patient", "Series", "Slices", "What now", title="Cases", title_justify="left")
     for line in lines:
         table.add_row(*line)
@@ -205,7 +222,7 @@ def case_retry(ctx: click.Context, case_id: int) -> None:
     from appliance.casework.case import retry
     from appliance.records import Database, queries
 
-    database = Database(_settings(ctx).database_url)
+    database = Database(settings_of(ctx).database_url)
     database.check()
     with database.transaction() as tx:
         retry(tx, _existing(queries.case_by_id(tx, case_id), case_id), at=now_utc(), actor="operator")
@@ -231,12 +248,26 @@ def audit_show(ctx: click.Context, case_id: int) -> None:
     from appliance.audit.trail import trail_of
     from appliance.records import Database, queries
 
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     database = Database(settings.database_url)
     database.check()
     with database.reading() as tx:
         entries = trail_of(tx, _existing(queries.case_by_id(tx, case_id), case_id).id)
     console.print(showing.trail_table(entries, f"Audit trail of case {case_id}"))
+
+
+@audit.command("box")
+@click.option("--limit", default=50, show_default=True, help="How many of the newest events to show.")
+@click.pass_context
+def audit_box(ctx: click.Context, limit: int) -> None:
+    """Print what happened to this box: starts, stops, refused associations, models exchanged."""
+    from appliance.audit.trail import trail_of_box
+    from appliance.records import Database
+
+    database = Database(settings_of(ctx).database_url)
+    database.check()
+    with database.reading() as tx:
+        console.print(showing.trail_table(trail_of_box(tx, limit), "What happened to this box"))
 
 
 @main.command()
@@ -268,7 +299,7 @@ def demo(ctx: click.Context, folder: Path, ct: Path | None, *, keep: bool) -> No
     from appliance.running.demo.show import run_demo
 
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    run_demo(_settings(ctx), folder, ct, console, keep=keep)
+    run_demo(settings_of(ctx), folder, ct, console, keep=keep)
 
 
 def _log_to_stderr() -> None:

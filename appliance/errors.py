@@ -45,6 +45,7 @@ class Reason(StrEnum):
     MODEL_ALTERED = "model_altered"  #: a fold's digest differs from the manifest
     MODEL_UNSAFE = "model_unsafe"  #: a model to import that would execute code by being read
     INPUT_OUTSIDE_MODEL_LIMITS = "input_outside_model_limits"  #: the scan is outside what the model was made for
+    MEMORY_TOO_SMALL = "memory_too_small"  #: the case needs more memory than there is, whatever is given up
     NOTHING_FOUND = "nothing_found"  #: the model found none of the protocol's structures
     RESULT_INVALID = "result_invalid"  #: the structure set failed its own check before leaving
     STRUCTURE_SET_UNREADABLE = "structure_set_unreadable"  #: not an RT Structure Set that can be parsed

@@ -7,6 +7,7 @@ from typing import Any, cast
 from torch import nn
 
 NETWORKS: dict[str, tuple[str, str]] = {
+    "nnunet": ("models.nnunet", "NNUNet"),
     "unet3d": ("models.unet3d", "UNet3D"),
     "unet3d_fast": ("models.unet3d_fast", "FastUNet3D"),
 }

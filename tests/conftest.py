@@ -11,6 +11,9 @@ import structlog
 
 from appliance.records import Database
 from appliance.spool import Spool
+from tests.support.gpu import why_no_gpu
+
+WITHOUT_GPU = "not run without a GPU"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -19,6 +22,22 @@ def pytest_configure(config: pytest.Config) -> None:
     # and its reactor raises InvalidEventError when a release and a time-out meet (pynetdicom 3.0.4, fsm.py)
     reactor = r"ignore:Exception in thread Thread-\d+ \(run_reactor\):pytest.PytestUnhandledThreadExceptionWarning"
     config.addinivalue_line("filterwarnings", reactor)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu and (why := why_no_gpu()) is not None:
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason=f"{WITHOUT_GPU}: {why}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests of a GPU were not run, and why: what was not seen must not look as if it worked."""
+    reasons = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", []) if report.longrepr]
+    missing = [reason for reason in reasons if WITHOUT_GPU in reason]
+    if missing:
+        why = missing[0].partition(f"{WITHOUT_GPU}: ")[2]
+        terminalreporter.write_line(f"{len(missing)} tests of a GPU were NOT run: {why}", yellow=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

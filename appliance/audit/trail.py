@@ -4,6 +4,7 @@ Events are only ever added. `EVENTS` is the whole vocabulary: what each event me
 the words use. No field holds a patient's name.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,11 @@ EVENTS: dict[str, str] = {
     "process_started": "{process} started, version {version}",
     "process_stopped": "{process} stopped",
     "process_restarted": "{process} died with exit code {exit_code} and was started again",
+    "model_imported": "model {name} {version} imported from {source}, digest {digest:.12}…",
+    "model_calibrated": "model {name} {version} made of {before}, its flags calibrated on {cases} cases",
+    "model_activated": "model {name}: version {version} is active now, before it {before}",
+    "model_removed": "model {name} {version} removed",
+    "model_restored": "model {name} {version} restored",
     "association_refused": "an association from {source_ae} was refused: {sentence}",
     "association_aborted": "the association from {source_ae} was aborted after {stored} stored objects",
     "object_refused": "an object from {source_ae} was answered {status}: {sentence}",
@@ -31,8 +37,13 @@ EVENTS: dict[str, str] = {
     "case_refused": "refused ({reason}): {sentence}",
     "work_started": "worker {worker} took the case, attempt {attempt}",
     "volume_loaded": "volume of {shape} voxels read, input digest {input_digest:.12}…",
+    "part_taken": "worker {worker} took the part of model {model}, attempt {attempt}",
+    "part_lost": "worker {worker} lost the part of model {model}: {sentence}",
+    "memory_planned": "planned: {words}",
+    "stepped_down": "memory ran out or an engine failed, and the case went on: {words}",
     "segmented": "segmented by {model} {version} ({folds} folds) in {seconds:.1f} s",
     "masks_decided": "structures: {volumes}",
+    "quality_assessed": "{words}",
     "contours_traced": "{contours} contours with {points} points traced",
     "segmentation_written": "segmentation {sop_instance_uid} written and checked, {frames} frames, {size_kb} kB",
     "structure_set_examined": "worth a look before use: {words}",
@@ -86,6 +97,16 @@ def trail_of_box(tx: Transaction, limit: int) -> list[TrailEntry]:
     """The newest events that belong to no case (starts, stops, refused associations), oldest first."""
     query = select(AuditEvent).where(AuditEvent.case_id.is_(None)).order_by(AuditEvent.id.desc()).limit(limit)
     return [_entry(row) for row in reversed(tx.scalars(query).all())]
+
+
+def structures_to_look_at(tx: Transaction, case_ids: Sequence[int]) -> dict[int, list[str]]:
+    """The structures of some cases that were flagged, as they are written, by case; the latest assessment counts."""
+    query = (
+        select(AuditEvent)
+        .where(AuditEvent.case_id.in_(case_ids), AuditEvent.event == "quality_assessed")
+        .order_by(AuditEvent.id)
+    )
+    return {row.case_id: row.fields["to_look_at"] for row in tx.scalars(query) if row.case_id is not None}
 
 
 def _entry(row: AuditEvent) -> TrailEntry:

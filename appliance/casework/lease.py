@@ -4,9 +4,10 @@ The lease is a row, not a lock: a worker that dies simply stops renewing, and th
 another. A worker that was only slow finds its lease gone at the next renewal and stops without writing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import Any, TypeAlias
 
 from appliance.casework.case import Move, move
 from appliance.clock import monotonic_s, now_utc
@@ -14,8 +15,11 @@ from appliance.errors import ApplianceError, Reason
 from appliance.records import Database, Transaction, queries
 from appliance.records.tables import Case, CaseState
 
-_RENEW_EVERY_S = 0.5
+RENEW_EVERY_S = 0.5
 """Progress is written at most this often; the lease itself is far longer."""
+
+More: TypeAlias = Callable[[Transaction], dict[str, Any]]
+"""What else is to be said of some progress; asked only when it is written, in the same transaction."""
 
 
 class LeaseLost(ApplianceError):
@@ -53,14 +57,14 @@ class Lease:
             case.lease_owner, case.lease_until = self.worker, now + self._length
         return True
 
-    def progress(self, step: str, done: int, total: int, folds: Sequence[int] = ()) -> None:
+    def progress(self, step: str, done: int, total: int, more: More = lambda _: {}) -> None:
         """Say how far the work is, and renew the lease.
 
         Args:
             step: what is being done.
             done: how much of it is done.
             total: of how much.
-            folds: while networks run, how many tiles each of them has done.
+            more: what else there is to say.
 
         Raises:
             LeaseLost: the case is not ours any more.
@@ -68,11 +72,11 @@ class Lease:
         """
         if self._should_stop():
             raise WorkerStopping
-        if done < total and monotonic_s() - self._renewed_at_s < _RENEW_EVERY_S:
+        if done < total and monotonic_s() - self._renewed_at_s < RENEW_EVERY_S:
             return
-        with self.held() as (_, case, now):
+        with self.held() as (tx, case, now):
             case.lease_until = now + self._length
-            case.progress = {"step": step, "done": done, "total": total, "folds": list(folds)}
+            case.progress = {"step": step, "done": done, "total": total, **more(tx)}
         self._renewed_at_s = monotonic_s()
 
     @contextmanager

@@ -1,6 +1,10 @@
-"""Celery: a doorbell that carries a case's number, and a worker that answers it. The truth is in the rows."""
+"""Celery: a doorbell that carries a case's number (and, for a part of it, a model's name), and a worker that answers.
+
+The truth is in the rows.
+"""
 
 import socket
+from functools import partial
 from typing import Any
 
 import structlog
@@ -9,7 +13,10 @@ from celery.worker import state as celery_state
 from kombu.exceptions import OperationalError
 
 from appliance.casework.lease import LeaseLost, WorkerStopping, give_back
-from appliance.casework.steps import Workbench, contour_case
+from appliance.casework.part_lease import PartLost
+from appliance.casework.sharing import help_with
+from appliance.casework.steps import contour_case
+from appliance.casework.workbench import Workbench
 from appliance.clock import now_utc
 from appliance.errors import Refused
 from appliance.records import queries
@@ -17,6 +24,7 @@ from appliance.records.tables import CaseState
 from appliance.settings import Settings
 
 TASK = "delineate.contour"
+PART_TASK = "delineate.part"
 QUEUE = "delineate"
 
 log = structlog.get_logger()
@@ -41,9 +49,18 @@ def doorbell(settings: Settings) -> Celery:
 
 def ring(app: Celery, case_id: int) -> bool:
     """Tell a worker that a case waits. False when the broker cannot be reached: the reconciler rings again."""
+    return _send(app, TASK, case_id)
+
+
+def ring_part(app: Celery, case_id: int, model: str) -> bool:
+    """Tell the other workers that a model's part of a case waits; where nobody hears it the lead does it itself."""
+    return _send(app, PART_TASK, case_id, model)
+
+
+def _send(app: Celery, task: str, case_id: int, *more: str) -> bool:
     try:
         _knock(app)
-        app.send_task(TASK, args=[case_id])
+        app.send_task(task, args=[case_id, *more])
     except (OperationalError, OSError) as error:
         log.warning("broker_unreachable", case=case_id, error=type(error).__name__)
         return False
@@ -64,12 +81,24 @@ def _knock(app: Celery) -> None:
 def answer(app: Celery, bench: Workbench) -> None:
     """Serve as a worker until SIGTERM; a case in work then goes back to the queue at its next tile."""
     bench.should_stop = _told_to_stop
+    bench.ring_part = partial(ring_part, app)
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def contour(case_id: int) -> None:
         attend(bench, case_id)
 
-    app.worker_main(["worker", "--pool=solo", "--concurrency=1", "--loglevel=WARNING", f"--hostname={bench.worker}@%h"])
+    @app.task(name=PART_TASK)  # type: ignore[untyped-decorator]
+    def part(case_id: int, model: str) -> None:
+        attend_part(bench, case_id, model)
+
+    listening = f"--queues={','.join(queues_of(bench.device))}"
+    options = ["--pool=solo", "--concurrency=1", "--loglevel=WARNING", f"--hostname={bench.worker}@%h", listening]
+    app.worker_main(["worker", *options])
+
+
+def queues_of(device: str) -> list[str]:
+    """Where a worker listens: where everybody is rung for, and where an operator rings for its device alone."""
+    return [QUEUE] if device == "auto" else [QUEUE, f"{QUEUE}.{device.replace(':', '')}"]
 
 
 def attend(bench: Workbench, case_id: int) -> None:
@@ -83,6 +112,18 @@ def attend(bench: Workbench, case_id: int) -> None:
     except Exception as error:
         log.exception("case_broke", case=case_id)
         _return(bench, case_id, _in_words(error), stopped=False)
+
+
+def attend_part(bench: Workbench, case_id: int, model: str) -> None:
+    """The same for a part of a case that another worker leads; that one goes on with what is left undone here."""
+    try:
+        help_with(bench, case_id, model)
+    except PartLost:
+        log.warning("part_lost", case=case_id, model=model)
+    except WorkerStopping:
+        log.info("part_left", case=case_id, model=model)
+    except Exception:
+        log.exception("part_broke", case=case_id, model=model)
 
 
 def _return(bench: Workbench, case_id: int, sentence: str, *, stopped: bool) -> None:

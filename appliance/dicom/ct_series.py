@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from appliance.dicom.ct_slice import CtSlice
 from appliance.dicom.geometry import SeriesGeometry, Vector
+from appliance.dicom.scan_description import ScanDescription
 from appliance.errors import Reason, SeriesRefused
 
 MIN_SLICES = 3
@@ -74,6 +75,17 @@ class CtSeries:
     def patient_sex(self) -> str:
         """Patient's Sex: M, F, O, or empty when it is not known (PS3.3 §C.7.1.1)."""
         return self.slices[0].header.get("PatientSex", b"").decode("ascii", "replace").strip(" \0").upper()
+
+    @property
+    def description(self) -> ScanDescription:
+        """What the headers of all slices agree on that a model may care about."""
+        said = [one.description for one in self.slices]
+        kernels, body_parts, positions = (
+            {getattr(one, name) for one in said} for name in ("kernel", "body_part", "patient_position")
+        )
+        return ScanDescription(
+            *(values.pop() if len(values) == 1 else "" for values in (kernels, body_parts, positions))
+        )
 
     @property
     def sop_instance_uids(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from appliance.dicom.geometry import Plane, Vector
 from appliance.dicom.header import Header, describe, read_header
 from appliance.dicom.pixel_layout import PixelLayout, read_pixel_layout
+from appliance.dicom.scan_description import ScanDescription
 from appliance.errors import Reason, SliceRefused
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -73,6 +74,7 @@ class CtSlice:
         pixel_spacing_mm: distance between rows, distance between columns.
         rescale_slope: HU = stored value x slope + intercept.
         pixels: where and how the pixels are stored.
+        description: what else the header says that a model may care about.
         header: the elements that a result copies, raw bytes by keyword; for this room only.
     """
 
@@ -94,6 +96,7 @@ class CtSlice:
     rescale_slope: float
     rescale_intercept: float
     pixels: PixelLayout
+    description: ScanDescription
     header: Mapping[str, bytes] = field(repr=False)
 
     @property
@@ -135,6 +138,11 @@ def parse_slice(path: Path) -> CtSlice:
         rescale_slope=slope,
         rescale_intercept=intercept,
         pixels=read_pixel_layout(header, len(content)),
+        description=ScanDescription(
+            kernel=header.text("ConvolutionKernel"),
+            body_part=header.text("BodyPartExamined"),
+            patient_position=header.text("PatientPosition"),
+        ),
         header=_copy_elements(header),
     )
 

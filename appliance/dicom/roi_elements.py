@@ -23,6 +23,8 @@ COARSE_FROM_MM = 0.7  #: pixels of at least this size keep their voxels with two
 _POSITION_DECIMALS = 6  #: as exact as scanners write, and at most 13 characters
 _VOLUME_DECIMALS = 3
 
+LONGEST_TEXT = 1024  #: of value representation ST
+
 ARTIFICIAL_INTELLIGENCE = ("123110", "DCM", "Artificial Intelligence")  #: PS3.16 CID 7162
 MORPHOLOGICAL_OPERATIONS = ("123104", "DCM", "Morphological Operations")  #: PS3.16 CID 7162
 SIDES = {"left": ("7771000", "SCT", "Left"), "right": ("24028007", "SCT", "Right")}  #: PS3.16 CID 244
@@ -49,6 +51,8 @@ class DrawnRoi:
         volume_cm3: of its voxels; not written where it is None.
         made_from: names of the regions that it was derived from, as they are written; empty for the model's own.
         recipe: how it was derived, in words; empty for the model's own.
+        fold_dice: how far the networks of the model agree on it, 0 to 1; None where that is not known.
+        flags: one sentence for each reason to look at it carefully.
     """
 
     template: RoiTemplate
@@ -56,6 +60,20 @@ class DrawnRoi:
     volume_cm3: float | None = None
     made_from: tuple[str, ...] = ()
     recipe: str = ""
+    fold_dice: float | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def look_carefully(self) -> str:
+        """Why it needs a careful look, in words; empty where it does not."""
+        return f"LOOK CAREFULLY: {', '.join(self.flags)}" if self.flags else ""
+
+    @property
+    def description(self) -> str:
+        """What it is and how far it can be trusted, the gravest first (value representation ST, 1024 characters)."""
+        agreement = "" if self.fold_dice is None else f"the networks agree by {self.fold_dice:.2f}"
+        said = ("Automatic draft, not reviewed", self.look_carefully, agreement, self.recipe)
+        return "; ".join(part for part in said if part)[:LONGEST_TEXT]
 
 
 def code(value: str, scheme: str, meaning: str, **more: Value) -> bytes:
@@ -85,7 +103,7 @@ def structure_set_roi(
         "ROINumber": roi.template.number,
         "ReferencedFrameOfReferenceUID": frame_of_reference_uid,
         "ROIName": roi.template.name,
-        "ROIDescription": f"Automatic draft, not reviewed{'; ' + roi.recipe if roi.recipe else ''}"[:1024],
+        "ROIDescription": roi.description,
         "ROIGenerationAlgorithm": "AUTOMATIC",
         "ROIGenerationDescription": f"{algorithm.name} {algorithm.version}"[:64],
         "ROIDerivationAlgorithmIdentificationSequence": [
@@ -129,6 +147,8 @@ def roi_observation(roi: DrawnRoi, numbers: Mapping[str, int], form: PlanningSys
         "RTROIInterpretedType": template.interpreted_type,
         "ROIInterpreter": "",
     }
+    if roi.flags:
+        elements["ROIObservationDescription"] = roi.look_carefully[:LONGEST_TEXT]
     meaning = {"SCT": template.code, "FMA": template.fma, "none": None}[form.codes]
     if meaning is not None:
         elements["RTROIIdentificationCodeSequence"] = [_identification(meaning, template.side)]

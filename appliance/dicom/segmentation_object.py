@@ -114,12 +114,12 @@ def build_segmentation(
 
 
 def _segments(series: CtSeries, regions: Sequence[SegmentedRoi], provenance: Provenance) -> list[bytes]:
-    drawn, derived = algorithm_of(provenance), derivation_of(provenance)
+    derived = derivation_of(provenance)
     return [
         segment(
             number,
             region.template,
-            derived if region.recipe else drawn,
+            derived if region.recipe else algorithm_of(provenance, region.template.name),
             region.recipe,
             derive_uid("segment", series.series_instance_uid, region.template.name),
         )

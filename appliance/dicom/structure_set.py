@@ -20,6 +20,7 @@ from appliance.dicom.planning_system import PlanningSystem
 from appliance.dicom.result_object import ResultObject
 from appliance.dicom.roi import RoiTemplate
 from appliance.dicom.roi_elements import (
+    LONGEST_TEXT,
     MORPHOLOGICAL_OPERATIONS,
     Algorithm,
     DrawnRoi,
@@ -56,38 +57,77 @@ _LONG_TEXT = re.compile(r"[ -\[\]-~]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """Where a structure set comes from.
+class UsedModel:
+    """A model that drew regions of a result.
 
     Attributes:
-        input_digest: digest of the images (`ct_volume.input_digest`).
-        model_digest: digest of the model package.
-        protocol: name of the protocol.
-        label: Structure Set Label, at most 16 characters.
-        station_name: the box, at most 16 characters.
-        recipe_digest: digest of how the protocol has its regions drawn, derived and written.
-        not_found: names of regions that were asked for and not found, as they would be written.
+        name: of the model package.
+        version: of the model package.
+        digest: of the model package.
+        regions: names of the regions that it drew, as they are written; may be empty for the first model, which drew
+            all that no other one names.
 
     Raises:
         ValueError: a text that is empty, too long for its element, or not plain ASCII.
     """
 
+    name: str
+    version: str
+    digest: str
+    regions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("name", "version", "digest"):
+            if not _LONG_TEXT.fullmatch(getattr(self, name)):
+                raise ValueError(f"{name} of the model is empty, too long or not plain ASCII")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where a structure set comes from.
+
+    Attributes:
+        input_digest: digest of the images (`ct_volume.input_digest`).
+        models: the models that drew it, in the order of the protocol.
+        protocol: name of the protocol.
+        label: Structure Set Label, at most 16 characters.
+        station_name: the box, at most 16 characters.
+        recipe_digest: digest of how the protocol has its regions drawn, derived and written.
+        not_found: names of regions that were asked for and not found, as they would be written.
+        to_look_at: names of regions that need a careful look.
+        warnings: sentences about the images: where they are not quite what the model was made for.
+
+    Raises:
+        ValueError: a text that is empty, too long for its element, or not plain ASCII; or no model.
+    """
+
     input_digest: str
-    model_name: str
-    model_version: str
-    model_digest: str
+    models: tuple[UsedModel, ...]
     protocol: str
     label: str
     appliance_version: str
     station_name: str = "DELINEATE"
     recipe_digest: str = "none"
     not_found: tuple[str, ...] = ()
+    to_look_at: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in (name for name in self.__slots__ if name != "not_found"):
+        if not self.models:
+            raise ValueError("a result is drawn by a model")
+        lists = {"models", "not_found", "to_look_at", "warnings"}
+        for name in (name for name in self.__slots__ if name not in lists):
             pattern = _SHORT_TEXT if name in ("label", "station_name") else _LONG_TEXT
             if not pattern.fullmatch(getattr(self, name)):
                 raise ValueError(f"{name} is empty, too long or not plain ASCII")
+
+    def model_of(self, region: str) -> UsedModel:
+        """The model that drew a region, by the region's name as it is written."""
+        return next((model for model in self.models if region in model.regions), self.models[0])
+
+    def models_in_words(self, between: str) -> str:
+        """Names and versions of all models."""
+        return between.join(f"{model.name} {model.version}" for model in self.models)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,13 +204,15 @@ def _regions(
 ) -> dict[str, Value]:
     """Write the three lists that make the regions: what, where, and what they stand for."""
     drawn_at = "" if created_at is None else f"{created_at:%Y%m%d%H%M%S%z}"
-    algorithm, derivation, creator = algorithm_of(provenance), derivation_of(provenance), _creator(provenance)
+    derivation, creator = derivation_of(provenance), _creator(provenance)
+    drawn = [derivation if roi.recipe else algorithm_of(provenance, roi.template.name) for roi in rois]
     grid = source_grid(series)
     numbers = {roi.template.name: roi.template.number for roi in rois}
     frame = series.frame_of_reference_uid
     return {
         "StructureSetROISequence": [
-            structure_set_roi(roi, frame, derivation if roi.recipe else algorithm, creator, drawn_at) for roi in rois
+            structure_set_roi(roi, frame, algorithm, creator, drawn_at)
+            for roi, algorithm in zip(rois, drawn, strict=True)
         ],
         "ROIContourSequence": [roi_contour(roi, series, form, grid) for roi in rois],
         "RTROIObservationsSequence": [roi_observation(roi, numbers, form) for roi in rois],
@@ -181,7 +223,7 @@ def identity_of(provenance: Provenance, templates: Sequence[RoiTemplate]) -> tup
     """All that the content of a result depends on, but for its date and time."""
     return (
         provenance.input_digest,
-        provenance.model_digest,
+        *(model.digest for model in provenance.models),
         provenance.protocol,
         provenance.label,
         provenance.station_name,
@@ -215,9 +257,15 @@ def _check_points(rois: Sequence[DrawnRoi], form: PlanningSystem) -> None:
 
 
 def description_of(provenance: Provenance) -> str:
-    """Say what made a result, that nobody has reviewed it, and what is not in it."""
-    missing = f" Asked for and not found: {', '.join(provenance.not_found)}." if provenance.not_found else ""
-    return f"Automatic draft by {provenance.model_name} {provenance.model_version}. {WARNING}{missing}"[:1024]
+    """Say what made a result, that nobody has reviewed it, what to look at, and what is not in it."""
+    said = [f"Automatic draft by {provenance.models_in_words(' and ')}. {WARNING}"]
+    if provenance.to_look_at:
+        said.append(f"Look carefully at: {', '.join(provenance.to_look_at)}.")
+    if provenance.not_found:
+        said.append(f"Asked for and not found: {', '.join(provenance.not_found)}.")
+    if provenance.warnings:
+        said.append(f"About the scan, so look at all of it: {'; '.join(provenance.warnings)}.")
+    return " ".join(said)[:LONGEST_TEXT]
 
 
 def patient_and_study(series: CtSeries) -> dict[str, Value]:
@@ -234,7 +282,7 @@ def patient_and_study(series: CtSeries) -> dict[str, Value]:
 
 def series_description(provenance: Provenance) -> str:
     """Say what it is where every reader shows it."""
-    return f"AI DRAFT {provenance.model_name} {provenance.model_version}"[:52] + " unapproved"
+    return f"AI DRAFT {provenance.models_in_words(', ')}"[:52] + " unapproved"
 
 
 def _series_and_equipment(series: CtSeries, provenance: Provenance, series_instance_uid: str) -> dict[str, Value]:
@@ -254,25 +302,28 @@ def _series_and_equipment(series: CtSeries, provenance: Provenance, series_insta
 
 
 def contributing_equipment(series: CtSeries, provenance: Provenance, encode: Callable[..., bytes]) -> dict[str, Value]:
-    """Name the scanner and the model (PS3.3 §C.12.1.1.5); `encode` is the `data_set` of either encoding."""
+    """Name the scanner and each model (PS3.3 §C.12.1.1.5); `encode` is the `data_set` of either encoding."""
+    items = [encode(**_processing(provenance, model, encode)) for model in provenance.models]
     scanner = {keyword: value for keyword, value in _scanner(series).items() if value.strip()}
-    model: dict[str, Value] = {
-        "PurposeOfReferenceCodeSequence": [
-            encode(CodeValue="109102", CodingSchemeDesignator="DCM", CodeMeaning="Processing Equipment")
-        ],
-        "Manufacturer": MANUFACTURER,
-        "ManufacturerModelName": provenance.model_name,
-        "SoftwareVersions": provenance.model_version,
-        "ContributionDescription": (
-            f"Model digest {provenance.model_digest}; input digest {provenance.input_digest}; "
-            f"protocol {provenance.protocol}; appliance {provenance.appliance_version}"
-        ),
-    }
-    items = [encode(**model)]
     if "Manufacturer" in scanner:
         purpose = encode(CodeValue="109101", CodingSchemeDesignator="DCM", CodeMeaning="Acquisition Equipment")
         items.insert(0, encode(PurposeOfReferenceCodeSequence=[purpose], **scanner))
     return {"ContributingEquipmentSequence": items}
+
+
+def _processing(provenance: Provenance, model: UsedModel, encode: Callable[..., bytes]) -> dict[str, Value]:
+    return {
+        "PurposeOfReferenceCodeSequence": [
+            encode(CodeValue="109102", CodingSchemeDesignator="DCM", CodeMeaning="Processing Equipment")
+        ],
+        "Manufacturer": MANUFACTURER,
+        "ManufacturerModelName": model.name,
+        "SoftwareVersions": model.version,
+        "ContributionDescription": (
+            f"Model digest {model.digest}; input digest {provenance.input_digest}; "
+            f"protocol {provenance.protocol}; appliance {provenance.appliance_version}"
+        ),
+    }
 
 
 def _scanner(series: CtSeries) -> dict[str, bytes]:
@@ -280,13 +331,14 @@ def _scanner(series: CtSeries) -> dict[str, bytes]:
     return {keyword: source[keyword] for keyword in EQUIPMENT_ELEMENTS}
 
 
-def algorithm_of(provenance: Provenance) -> Algorithm:
-    """What drew the regions of the model."""
+def algorithm_of(provenance: Provenance, region: str) -> Algorithm:
+    """What drew a region that no rule derived, by the region's name as it is written."""
+    model = provenance.model_of(region)
     return Algorithm(
-        name=provenance.model_name,
-        version=provenance.model_version,
+        name=model.name,
+        version=model.version,
         source=MANUFACTURER,
-        parameters=f"model digest {provenance.model_digest}; protocol {provenance.protocol}",
+        parameters=f"model digest {model.digest}; protocol {provenance.protocol}",
     )
 
 

@@ -9,6 +9,7 @@ from appliance.errors import ModelRefused, Reason
 from appliance.importing.converted import Converted, ImportRequest
 
 READERS = (
+    "appliance.importing.nnunet",
     "appliance.importing.monai_bundle",
     "appliance.importing.manifest_folder",
     "appliance.importing.onnx_model",

@@ -19,7 +19,7 @@ from appliance.importing.completing import checked, completed
 from appliance.importing.converted import Converted, ImportRequest, Member
 from appliance.importing.report import ImportReport, MemberReport
 from appliance.importing.tensors import finite
-from appliance.segmentation.backends.onnx_cpu import LOAD_ERRORS
+from appliance.segmentation.backends.onnx_network import ERRORS
 from appliance.segmentation.manifest import Manifest, NetworkDefinition
 from appliance.segmentation.model_package import load_package
 from models.onnx_export import Differences, NotExportable, answering, compare, to_onnx
@@ -145,7 +145,7 @@ def _differences(member: Member, model: bytes, manifest: Manifest) -> tuple[str,
         if not np.isfinite(answered).all():
             raise _invalid(f"{member.came_from} answers with values that are no numbers")
         return name, compare(answer, model, tiles)
-    except (RuntimeError, TypeError, IndexError, *LOAD_ERRORS) as error:
+    except (RuntimeError, TypeError, IndexError, *ERRORS) as error:
         first = (str(error).splitlines() or ["no reason given"])[0]
         raise _invalid(f"{member.came_from} does not run on the manifest's tile: {first[:200]}") from error
 

@@ -27,7 +27,7 @@ MAX_VALUES = 2**31
 
 _NUMPY = "numpy._core.multiarray"
 _FORMER_NUMPY = "numpy.core.multiarray"
-_DTYPES = ("Bool", "Int32", "Int64", "Float16", "Float32", "Float64")
+_DTYPES = ("Bool", "Int32", "Int64", "Float16", "Float32", "Float64", "Str")
 _ZIP_MAGIC = b"PK\x03\x04"
 _DAMAGED = (
     ArithmeticError,

@@ -59,11 +59,12 @@ class Assembler:
         return min(now, waiting[0].at) if waiting else now
 
     def _collect_notes(self, now: datetime) -> None:
-        """Turn what the listener noted without a database into audit events."""
+        """Turn what others noted without a database into audit events: the listener, and commands about models."""
         for note in self._spool.notes("audit"):
             with self._database.transaction() as tx:
                 fields: dict[str, Any] = dict(note.fields)
-                trail.record(tx, str(fields.pop("event")), at=now, actor="listener", **fields)
+                at = datetime.fromisoformat(fields.pop("at")) if "at" in fields else now
+                trail.record(tx, fields.pop("event"), at=at, actor=fields.pop("actor", "listener"), **fields)
             note.path.unlink()
 
     def _quiet_cases(self, known_until: datetime) -> list[int]:
@@ -107,8 +108,8 @@ class Assembler:
             quiet_s=quiet_s,
             extent_mm=extent_mm,
         )
-        case.protocol, case.model = protocol.name, protocol.model
-        fields = {"protocol": protocol.name, "model": protocol.model}
+        case.protocol, case.model = protocol.name, ", ".join(protocol.models)
+        fields = {"protocol": protocol.name, "model": case.model}
         trail.record(tx, "protocol_chosen", at=now, actor=ACTOR, case_id=case.id, **fields)
 
     def _slices(self, instances: list[Instance]) -> list[CtSlice]:

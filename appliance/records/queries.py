@@ -17,6 +17,7 @@ from appliance.records.tables import (
     DeliveryState,
     Instance,
     InstanceState,
+    Part,
     Result,
     ResultKind,
 )
@@ -166,3 +167,28 @@ def put_in_outbox(tx: Transaction, case: Case, destinations: Iterable[str], now:
 def deliveries_of(tx: Transaction, case: Case) -> Sequence[Delivery]:
     """All deliveries of one case."""
     return tx.scalars(select(Delivery).where(Delivery.case_id == case.id).order_by(Delivery.id)).all()
+
+
+def parts_of(tx: Transaction, case_id: int) -> Sequence[Part]:
+    """The parts of one case, in the order in which they were written down."""
+    return tx.scalars(select(Part).where(Part.case_id == case_id).order_by(Part.id)).all()
+
+
+def part_of(tx: Transaction, case_id: int, model: str) -> Part | None:
+    """One model's part of a case, locked for this transaction.
+
+    Whoever locks a part as well as its case locks the part first; an event of the case counts as locking it.
+    """
+    return tx.scalar(select(Part).where(Part.case_id == case_id, Part.model == model).with_for_update())
+
+
+def idle_parts(tx: Transaction) -> Sequence[Part]:
+    """Parts of cases that nobody will work on any more."""
+    open_states = (CaseState.QUEUED, CaseState.SEGMENTING, CaseState.FAILED)
+    query = select(Part).join(Case, Case.id == Part.case_id).where(Case.state.not_in(open_states))
+    return tx.scalars(query.order_by(Part.id)).all()
+
+
+def forget_parts(tx: Transaction, parts: Iterable[Part]) -> None:
+    """Delete rows of parts, as far as nobody else has."""
+    tx.execute(delete(Part).where(Part.id.in_([part.id for part in parts])))

@@ -52,6 +52,14 @@ class InstanceState(StrEnum):
     QUARANTINED = "quarantined"  #: could not be used as an instance of any series
 
 
+class PartState(StrEnum):
+    """How far one model's share of a case is."""
+
+    WAITING = "waiting"  #: nobody is at it
+    WORKING = "working"  #: a worker holds its lease
+    DONE = "done"  #: what the model found is durable in the spool
+
+
 class ResultKind(StrEnum):
     """What kind of object a result is."""
 
@@ -123,7 +131,7 @@ class Case(Base):
     reason: Mapped[str | None] = mapped_column(String(40))
     sentence: Mapped[str | None] = mapped_column(Text)
     protocol: Mapped[str | None] = mapped_column(String(31))
-    model: Mapped[str | None] = mapped_column(String(64))
+    model: Mapped[str | None] = mapped_column(Text)  #: all models of the protocol, in its order
     slices: Mapped[int] = mapped_column(default=0)
     first_arrival_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_arrival_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -158,6 +166,23 @@ class CaseInstance(Base):
 
     case_id: Mapped[int] = mapped_column(ForeignKey("cases.id"), primary_key=True)
     instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id"), primary_key=True)
+
+
+class Part(Base):
+    """One model's share of a case that several models draw; there are none where one model draws it alone."""
+
+    __tablename__ = "parts"
+    __table_args__ = (UniqueConstraint("case_id", "model"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    case_id: Mapped[int] = mapped_column(ForeignKey("cases.id"))
+    model: Mapped[str] = mapped_column(String(64))
+    state: Mapped[PartState] = mapped_column(_state_column(PartState))
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    attempts: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    file: Mapped[str] = mapped_column(String(120))  #: where its result lies once it is done, by input and model
 
 
 class Result(Base):

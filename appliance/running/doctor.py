@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
+from appliance.casework.warm_models import engine_record
 from appliance.delivery.store_scu import Caller, NotDelivered, echo
 from appliance.errors import ApplianceError, Refused
 from appliance.records import Database
 from appliance.records.session import DatabaseUnavailable
 from appliance.running.broker import ping
-from appliance.segmentation.backends.onnx_cpu import providers
-from appliance.segmentation.model_package import load_package
+from appliance.segmentation.backends import here
+from appliance.segmentation.model_package import ModelPackage, digest_of, load_package
 from appliance.settings import Peer, Protocol, Settings
+from appliance.spool.model_store import ModelStore
 
 
 class Verdict(StrEnum):
@@ -41,7 +43,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield Finding("configuration", Verdict.GOOD, f"{settings.folder}: {protocols} protocols, {peers} peers")
     yield _disk(settings)
     yield from _models(settings)
-    yield _accelerator()
+    for device in dict.fromkeys(settings.worker.devices):
+        yield _accelerator(device)
+    yield from _engines(settings)
     running = _listener_answers(settings)
     yield _listener(settings, running=running)
     yield _database(settings)
@@ -81,22 +85,50 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 
 def _model(settings: Settings, protocol: Protocol) -> str:
-    package = load_package(settings.models_dir / protocol.model)
-    drawn = {roi.name for roi in package.manifest.rois}
-    unknown = ", ".join(name for name in protocol.asked_of_model if name not in drawn)
+    store = ModelStore.of(settings)
+    packages = {model: load_package(store.active(model)) for model in protocol.models}
+    owners = protocol.drawn_by({model: package.manifest.roi_names for model, package in packages.items()})
+    named = f"model{'' if len(packages) == 1 else 's'} {' and '.join(packages)}"
+    unknown = ", ".join(name for name in protocol.asked_of_model if name not in owners)
     if unknown:
-        nobody = f"neither does the model {protocol.model} draw {unknown}, nor does a [[derived]] rule make it"
+        nobody = f"neither does the {named} draw {unknown}, nor does a [[derived]] rule make it"
         raise ApplianceError(f"{nobody}; take it out of the protocol, derive it, or name another model")
-    folds = len(package.manifest.folds)
-    model = f"model {protocol.model} {package.manifest.version}, {folds} folds"
+    asked = {owners[name] for name in protocol.asked_of_model}
+    idle = ", ".join(model for model in packages if model not in asked) if len(packages) > 1 else ""
+    if idle:
+        raise ApplianceError(f"no structure is asked of model {idle}; take it out of `model`, or name it in `rois`")
     form = f"{len(protocol.rois)} structures in the form for {protocol.planning_system}"
-    return f"{model}, digests verified ({package.digest[:12]}…); {form}"
+    return f"{', '.join(_package_words(*one) for one in packages.items())}; {form}"
 
 
-def _accelerator() -> Finding:
-    if any(provider.startswith(("CUDA", "Tensorrt")) for provider in providers()):
-        return Finding("accelerator", Verdict.NOTE, "a GPU is there, but this release runs the networks on the CPU")
+def _package_words(name: str, package: ModelPackage) -> str:
+    manifest = package.manifest
+    return f"model {name} {manifest.version}, {len(manifest.folds)} folds, digests verified ({package.digest[:12]}…)"
+
+
+def _accelerator(device: str) -> Finding:
+    gpus = here.gpus()
+    named = ", ".join(f"{name} ({number})" for number, name in gpus.items())
+    if device.startswith("cuda") and device not in {*gpus, *(["cuda"] if gpus else [])}:
+        words = f"worker.devices names {device}, which cannot be used here; install the extra gpu, or correct it"
+        return Finding("accelerator", Verdict.WRONG, f"{words} (there is: {named or 'no GPU'})")
+    if device == "cpu" and gpus:
+        return Finding("accelerator", Verdict.NOTE, f'{named} is there, but worker.devices is "cpu"')
+    if gpus:
+        return Finding("accelerator", Verdict.GOOD, named)
     return Finding("accelerator", Verdict.NOTE, "no GPU: the networks run on the CPU, which takes longer")
+
+
+def _engines(settings: Settings) -> Iterator[Finding]:
+    """What each model runs on, as its worker found it out when it last loaded the model."""
+    record = engine_record(settings)
+    for name in sorted({model for protocol in settings.protocols.values() for model in protocol.models}):
+        try:
+            words = record.runs_on(digest_of(ModelStore.of(settings).active(name)))
+        except Refused:
+            continue  # its protocol's finding says so
+        unknown = "not loaded yet; a worker examines the engines of this box when it first loads the model"
+        yield Finding(f"engine of {name}", Verdict.NOTE if words is None else Verdict.GOOD, words or unknown)
 
 
 def _listener_answers(settings: Settings) -> bool:

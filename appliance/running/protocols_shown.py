@@ -16,7 +16,14 @@ def protocols_table(settings: Settings) -> Table:
     table = Table("Protocol", "Title", "Model", "Structures", "Planning system", "Destinations", "Priority")
     for protocol in sorted(settings.protocols.values(), key=lambda one: (-one.priority, one.name)):
         to = ", ".join(protocol.destinations)
-        cells = (protocol.name, protocol.title, protocol.model, str(len(protocol.rois)), protocol.planning_system, to)
+        cells = (
+            protocol.name,
+            protocol.title,
+            ", ".join(protocol.models),
+            str(len(protocol.rois)),
+            protocol.planning_system,
+            to,
+        )
         table.add_row(*(Text(cell) for cell in (*cells, str(protocol.priority))))
     return table
 
@@ -49,7 +56,7 @@ def structures_table(settings: Settings, protocol: Protocol) -> Table:
             Text.assemble(("██", f"rgb({red},{green},{blue})"), f" #{red:02x}{green:02x}{blue:02x}"),
             template.interpreted_type,
             Text(code_words(template, codes)),
-            Text(rules[choice.roi].in_words() if choice.roi in rules else "the model"),
+            Text(rules[choice.roi].in_words() if choice.roi in rules else _drawn_words(protocol, choice)),
             Text("; ".join(_drawing_words(choice))),
         )
     return table
@@ -62,6 +69,12 @@ def code_words(template: RoiTemplate, codes: str) -> str:
         return "none"
     side = f", {template.side}" if template.side and code.scheme == "SCT" else ""
     return f"{code.scheme} {code.value} {code.meaning}{side}"
+
+
+def _drawn_words(protocol: Protocol, choice: RoiChoice) -> str:
+    if len(protocol.models) == 1:
+        return "the model"
+    return f"the model {choice.model}" if choice.model else "the first model that can"
 
 
 def _drawing_words(choice: RoiChoice) -> Iterator[str]:
@@ -81,7 +94,7 @@ def form_words(settings: Settings, protocol: Protocol) -> Iterator[str]:
     """In which form a protocol writes, which series it is for and where its results go, in sentences."""
     system = settings.planning_system_of(protocol)
     outputs = {"rtstruct": "a structure set", "seg": "a segmentation"}
-    yield f"{protocol.title}. Model: {protocol.model}."
+    yield f"{protocol.title}. Model: {', '.join(protocol.models)}."
     yield f"Writes {' and '.join(outputs[one] for one in protocol.outputs)}, labelled {protocol.label}."
     yield f"For planning system {protocol.planning_system}: {'; '.join(_system_words(system))}."
     rules = [f"{name} {' or '.join(patterns)}" for name, patterns in protocol.match if patterns]

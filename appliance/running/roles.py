@@ -11,12 +11,15 @@ import threading
 from collections.abc import Callable
 
 import structlog
+from pydantic import ValidationError
 
 from appliance import __version__
 from appliance.audit import trail
 from appliance.clock import now_utc
+from appliance.errors import SettingsError
 from appliance.records import Database
 from appliance.settings import Settings
+from appliance.settings.box import WorkerSettings
 from appliance.spool import Spool
 
 TICK_S = 0.25
@@ -69,13 +72,35 @@ def deliver(settings: Settings) -> None:
     _close(database, "deliverer")
 
 
+def on_device(settings: Settings, device: str | None) -> Settings:
+    """The settings of a worker on one device.
+
+    Args:
+        settings: of this box.
+        device: which; the only one of `worker.devices` when absent.
+
+    Raises:
+        SettingsError: there is no such device, or several to choose from.
+    """
+    devices = settings.worker.devices if device is None else (device,)
+    if len(devices) > 1:
+        raise SettingsError(f"worker.devices are {', '.join(devices)}; say which with `delineate work --device`")
+    try:
+        worker = WorkerSettings.model_validate({**settings.worker.model_dump(), "devices": devices})
+    except ValidationError as unknown:
+        raise SettingsError(f"{device!r} is no device; name auto, cpu, cuda or one GPU such as cuda:1") from unknown
+    return settings.model_copy(update={"worker": worker})
+
+
 def work(settings: Settings) -> None:
     """Segment queued cases, one at a time; the models of all protocols are loaded before the first."""
-    from appliance.casework.steps import Workbench
     from appliance.casework.tasks import answer, doorbell
+    from appliance.casework.workbench import Workbench
 
     database, spool = _open(settings, "worker")
-    bench = Workbench(settings, database, spool, worker=f"worker-{socket.gethostname()[:20]}-{os.getpid()}")
+    (device,) = settings.worker.devices
+    name = f"worker-{socket.gethostname()[:20]}-{os.getpid()}"
+    bench = Workbench(settings, database, spool, worker=name, device=device)
     bench.warm_up()
     try:
         answer(doorbell(settings), bench)
@@ -89,7 +114,7 @@ ROLES: dict[str, Callable[[Settings], None]] = {
     "work": work,
     "deliver": deliver,
 }
-"""The processes that `delineate up` supervises, by the command that runs each."""
+"""The kinds of processes that `delineate up` supervises, by the command that runs each; workers one a device."""
 
 
 def stop_on_signal() -> threading.Event:

@@ -1,13 +1,15 @@
 """How cases, times and trails are shown to people on a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from appliance.audit.trail import TrailEntry
-from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, ResultKind
+from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, PartState, ResultKind
+from appliance.segmentation.pace import in_words
 from appliance.settings import Settings
 
 _COLOURS = {
@@ -24,11 +26,14 @@ def local(at: datetime) -> str:
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def case_line(case: Case, settings: Settings, now: datetime) -> tuple[str | Text, ...]:
-    """One row of the list of cases."""
+def case_line(case: Case, settings: Settings, now: datetime, to_look_at: Sequence[str] = ()) -> tuple[str | Text, ...]:
+    """One row of the list of cases, with the structures of its result that need a careful look."""
     state = Text(case.state, style=_COLOURS.get(case.state, "cyan"))
     number = f"{case.id}" if case.revision == 1 else f"{case.id} (rev. {case.revision})"
-    return number, state, case.patient_id, case.description, str(case.slices), what_now(case, settings, now)
+    words = what_now(case, settings, now)
+    if to_look_at and case.result_sop_instance_uid is not None:
+        words += f"; look carefully at {', '.join(to_look_at)}"
+    return number, state, case.patient_id, case.description, str(case.slices), words
 
 
 def what_now(case: Case, settings: Settings, now: datetime) -> str:
@@ -62,7 +67,31 @@ def progress_words(case: Case) -> str:
     """How far a worker is."""
     if not case.progress:
         return "a worker has taken it"
-    return f"{case.progress['step']}: {case.progress['done']} of {case.progress['total']}"
+    models = case.progress.get("models", [])
+    if not models:
+        return f"{case.progress['step']}: {case.progress['done']} of {case.progress['total']}"
+    if len(models) == 1:
+        return run_words(models[0])
+    return "; ".join(f"{one['model']}: {run_words(one)}" for one in models)
+
+
+def run_words(model: Mapping[str, Any]) -> str:
+    """How far one model is with a case, such as "fold 2 of 3, tile 14 of 36, about 10 s left"."""
+    if model["state"] == PartState.WAITING:
+        return "waits for a worker"
+    if model["state"] == PartState.DONE:
+        return "done"
+    if "folds" not in model:
+        return "a worker has begun"
+    fold, folds = model["fold"], model["folds"]
+    tiles = max(*folds, model["total"] // len(folds))
+    return f"fold {fold} of {len(folds)}, tile {folds[fold - 1]} of {tiles}{left_words(model)}"
+
+
+def left_words(model: Mapping[str, Any]) -> str:
+    """How long a model will still take; empty when nobody can tell, or it is done."""
+    eta_s = model.get("eta_s")
+    return f", about {in_words(eta_s)} left" if eta_s else ""
 
 
 def trail_table(entries: Sequence[TrailEntry], title: str) -> Table:

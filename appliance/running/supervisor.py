@@ -1,4 +1,7 @@
-"""`delineate up`: the embedded broker, and the four roles as child processes that are started again when they die."""
+"""`delineate up`: the embedded broker, and the roles as child processes that are started again when they die.
+
+There is a worker for each device.
+"""
 
 import fcntl
 import subprocess
@@ -29,9 +32,10 @@ log = structlog.get_logger()
 
 @dataclass
 class _Child:
-    """One supervised process."""
+    """One supervised process, and what it is told beside its role."""
 
     role: str
+    options: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     started_s: float = 0.0
     start_again_s: float = 0.0
@@ -43,7 +47,8 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._children = [_Child(role) for role in ROLES]
+        self._children = [_Child(role) for role in ROLES if role != "work"]
+        self._children += [_Child("work", ("--device", device)) for device in settings.worker.devices]
         self._broker = EmbeddedBroker(settings) if settings.broker.url is None else None
         self._broker_again_s = 0.0
         self._database = Database(settings.database_url)
@@ -88,10 +93,10 @@ class Supervisor:
     def _start(self, child: _Child) -> None:
         command = [sys.executable, "-m", "appliance", "--config", str(self._settings.folder)]
         child.process = subprocess.Popen(  # noqa: S603 - our own code
-            [*command, child.role, "--leave-with-parent"], stdin=subprocess.PIPE
+            [*command, child.role, *child.options, "--leave-with-parent"], stdin=subprocess.PIPE
         )
         child.started_s = monotonic_s()
-        log.info("started", role=child.role, pid=child.process.pid)
+        log.info("started", role=child.role, options=child.options, pid=child.process.pid)
 
     def _mourn(self, child: _Child, exit_code: int) -> None:
         """Note a death and plan the next start; a process that ran well for a while starts again at once."""

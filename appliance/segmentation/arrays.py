@@ -4,6 +4,7 @@ Everything between a CT's Hounsfield units and its labels is written once, on th
 (data-apis.org/array-api, by array-api-compat). torch is imported only where a GPU is used.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +25,16 @@ class Arrays:
     Attributes:
         xp: the library, as the array API standard has it.
         device: the library's own name of the device.
-        chunk_bytes: how much to work on at once; None takes everything, which is what a GPU wants.
+        chunk_bytes: how much to work on at once; None takes everything.
+        memory_errors: what the library raises when there is no room for an array.
+        wait: returns when the device has done all that it was told to.
     """
 
     xp: Any
     device: Any = None
     chunk_bytes: int | None = None
+    memory_errors: tuple[type[Exception], ...] = (MemoryError,)
+    wait: Callable[[], None] = lambda: None
 
     def array(self, values: ArrayLike, dtype: str | None = None) -> Array:
         """Bring values here, as a type of the standard's name; numpy's own are taken without a copy."""

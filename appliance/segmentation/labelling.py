@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from appliance.segmentation.arrays import Arrays, to_host
 from appliance.segmentation.backends.network import Array
 from appliance.segmentation.manifest import Manifest
-from appliance.segmentation.resample import AxisMap, linear_weights, used_sources
+from appliance.segmentation.resample import AxisMap, linear_weights, nearest_weights, separate_axis, used_sources
 from appliance.segmentation.roi_rules import ClassLabels
 from appliance.segmentation.working_grid import Box, WorkingGrid, enclosing
 
@@ -81,7 +81,8 @@ class Labelling:
         self._labels = np.zeros(grid.ct_shape, np.uint8)
         self._certainty = np.full(grid.ct_shape, 255, np.uint8)
         self._boxes: dict[int, list[Box]] = {}
-        self._over_z = linear_weights(grid.centres_mm[0], grid.ct_centres_mm[0]).astype(np.float32)
+        self._apart = self._separate_axis()
+        self._over_z = self._weights(0, grid.ct_centres_mm[0]).astype(np.float32)
         self._sources = [used_sources(row[np.newaxis]) for row in self._over_z]
         self._in_plane: dict[int, tuple[AxisMap, AxisMap]] = {}
         self._kept: _Planes | None = None
@@ -245,14 +246,27 @@ class Labelling:
         key = slice_index if self._grid.is_sheared else 0
         if key not in self._in_plane:
             self._in_plane.clear()
-            _, y_mm, x_mm = self._grid.centres_mm
-            rows_mm, columns_mm = self._grid.ct_rows_and_columns_mm(key)
-            maps = [
-                AxisMap(linear_weights(source_mm, target_mm), self._arrays)
-                for source_mm, target_mm in ((y_mm, rows_mm), (x_mm, columns_mm))
-            ]
-            self._in_plane[key] = (maps[0], maps[1])
+            rows, columns = (
+                AxisMap(self._weights(axis, target_mm), self._arrays)
+                for axis, target_mm in enumerate(self._grid.ct_rows_and_columns_mm(key), start=1)
+            )
+            self._in_plane[key] = rows, columns
         return self._in_plane[key]
+
+    def _separate_axis(self) -> int | None:
+        """The series axis along which the nearest working voxel is taken, as nnU-Net does; None in general."""
+        if self._manifest.input.resampling != "cubic":
+            return None
+        spacing_mm = self._grid.in_series_axes(self._manifest.input.spacing_mm)
+        return separate_axis(spacing_mm, self._grid.ct_spacing_mm)
+
+    def _weights(self, axis: int, ct_centres_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The matrix (CT voxels, working voxels) of a series axis."""
+        centres_mm = self._grid.centres_mm[axis]
+        if axis == self._apart:
+            backwards = self._grid.in_series_axes(self._grid.reversed_axes)[axis]
+            return nearest_weights(centres_mm, ct_centres_mm, ties_up=not backwards)
+        return linear_weights(centres_mm, ct_centres_mm)
 
 
 def _window(box: Box, union: Box) -> Box:

@@ -110,11 +110,13 @@ class QualityLimits(_Part):
     Attributes:
         min_fold_dice: the folds' mean pairwise Dice below which it is flagged.
         max_entropy: mean entropy (nats) of its voxels above which it is flagged.
+        max_doubt: doubt (`quality.py`) above which it is flagged.
         volume_cm3: volumes that are usual.
     """
 
     min_fold_dice: Share | None = None
     max_entropy: Positive | None = None
+    max_doubt: Positive | None = None
     volume_cm3: Range | None = None
 
 
@@ -126,8 +128,9 @@ class RoiRule(_Part):
         classes: their union is the ROI.
         side: keep the patient's left or right of the midline only.
         midline_from: classes or ROIs whose centre of mass marks the midline.
-        keep: which connected parts stay: "all", "largest", or "min_fraction:0.1" (parts of at least a tenth
-            of the largest). Voxels are connected by faces.
+        keep: which connected parts stay: "all", "largest", "min_fraction:0.1" (parts of at least a tenth of the
+            largest) or "min_share:0.1" (of at least a tenth of all, and the largest; InnerEye's threshold). Voxels are
+            connected by faces.
         fill_holes: "axial" fills what is enclosed within its slice, "all" what is enclosed in space.
         smooth_mm: width (standard deviation) of a Gaussian over the decided region; 0 leaves it.
         must_touch: ROIs of which it has to touch each; flagged where it does not.
@@ -139,7 +142,7 @@ class RoiRule(_Part):
     classes: tuple[Name, ...] = Field(min_length=1)
     side: Literal["left", "right"] | None = None
     midline_from: tuple[Name, ...] = ()
-    keep: str = Field(default="all", pattern=r"^(all|largest|min_fraction:0?\.\d+)$")
+    keep: str = Field(default="all", pattern=r"^(all|largest|min_(fraction|share):0?\.\d+)$")
     fill_holes: Literal["none", "axial", "all"] = "none"
     smooth_mm: float = Field(default=0.0, ge=0, le=10)
     must_touch: tuple[RoiName, ...] = ()
@@ -233,6 +236,7 @@ class Manifest(_Part):
         accumulate: the precision in which tiles are added up; "float16" halves the memory of many classes.
         precisions: what the networks may compute in besides float32, where the device is faster in it.
         source: where an imported model came from, in words; None for our own.
+        max_draft_entropy: mean entropy (nats) of all ROIs above which each of them is flagged; it is the scan, then.
     """
 
     format: Literal[1]
@@ -255,6 +259,7 @@ class Manifest(_Part):
     summed_probabilities: tuple[SummedProbability, ...] = ()
     rois: tuple[RoiRule, ...] = Field(min_length=1)
     slice_exclusions: tuple[SliceExclusion, ...] = ()
+    max_draft_entropy: Positive | None = None
     limits: Limits
 
     @model_validator(mode="after")
@@ -285,6 +290,11 @@ class Manifest(_Part):
         if self.network is None and any(fold.tensors for fold in self.folds):
             raise ValueError("tensors need a network that takes them")
         return self
+
+    @property
+    def roi_names(self) -> tuple[str, ...]:
+        """The structures that the model draws."""
+        return tuple(roi.name for roi in self.rois)
 
     def numbers(self, classes: tuple[str, ...]) -> tuple[int, ...]:
         """The numbers of some classes."""

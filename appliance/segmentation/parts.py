@@ -16,15 +16,20 @@ ROUNDING = 1e-9
 
 
 def keep_parts(mask: NDArray[np.bool_], keep: str) -> NDArray[np.bool_]:
-    """Keep the connected parts that a ROI's `keep` rule names; voxels (z, y, x) are connected by faces."""
+    """Keep the connected parts that a ROI's `keep` rule names; voxels (z, y, x) are connected by faces.
+
+    The largest part stays whatever the rule, the first by slice, row and column of equally large ones.
+    """
     if keep == "all":
         return mask
     parts, sizes = connected_parts(mask)
     if len(sizes) <= 2:
         return mask
-    if keep == "largest":
-        return np.asarray(parts == sizes.argmax())
-    kept = sizes >= max(1.0, float(keep.removeprefix("min_fraction:")) * sizes.max())
+    kept = np.zeros(len(sizes), np.bool_)
+    if keep != "largest":
+        measure, _, share = keep.partition(":")
+        kept = sizes >= float(share) * (sizes.max() if measure == "min_fraction" else sizes.sum())
+    kept[sizes.argmax()] = True
     return _only(parts, kept)
 
 
@@ -91,6 +96,11 @@ def fill_axial_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         outside[0] = False
         plane[...] = ~outside[gaps]
     return filled
+
+
+def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill what a mask (z, y, x) encloses in space; what reaches the edge of the array is outside."""
+    return np.asarray(ndimage.binary_fill_holes(mask))
 
 
 def _only(parts: Labels, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from appliance.dicom.ct_volume import CtVolume
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.errors import Reason, SeriesRefused
 from appliance.segmentation.manifest import Channel, Manifest, NetworkInput
-from appliance.segmentation.resample import area_weights, cubic_weights
+from appliance.segmentation.resample import area_weights, cubic_weights, nearest_weights, separate_axis
 from appliance.segmentation.sliding_window import Tile
 from appliance.segmentation.working_grid import Box, WorkingGrid, enclosing
 
@@ -112,7 +112,7 @@ def to_working_grid(volume: CtVolume, network_input: NetworkInput) -> WorkingVol
     cubic = network_input.resampling == "cubic"
     grid = WorkingGrid.over(volume.geometry, network_input.spacing_mm, network_input.orientation, fill=cubic)
     if cubic:
-        return WorkingVolume(grid, network_input, _by_splines(volume, grid, network_input.channels))
+        return WorkingVolume(grid, network_input, _by_splines(volume, grid, network_input))
     spacings_mm = grid.in_series_axes(network_input.spacing_mm)
     hu = _by_areas(volume, grid, spacings_mm)
     if network_input.crop == "whole":
@@ -146,20 +146,44 @@ def _by_areas(volume: CtVolume, grid: WorkingGrid, spacings_mm: tuple[float, flo
     return np.tensordot(weights(0, grid.ct_centres_mm[0]), planes, axes=1)
 
 
-def _by_splines(volume: CtVolume, grid: WorkingGrid, channels: Sequence[Channel]) -> NDArray[np.float32]:
-    """Channels (channels, z, y, x) as nnU-Net makes them: normalised first, then splines of order 3, then clipped."""
-    over_z, over_y, over_x = (
-        cubic_weights(count, wanted).astype(np.float32)
-        for count, wanted in zip(volume.hu.shape, grid.shape, strict=True)
-    )
-    values = np.empty((len(channels), *grid.shape), np.float32)
+def _by_splines(volume: CtVolume, grid: WorkingGrid, network_input: NetworkInput) -> NDArray[np.float32]:
+    """Channels (channels, z, y, x) as nnU-Net makes them: normalised first, then splines of order 3, then clipped.
+
+    Along an axis that it resamples apart the nearest plane is taken, and each plane is clipped to its own range.
+    """
+    apart = separate_axis(grid.ct_spacing_mm, grid.in_series_axes(network_input.spacing_mm))
+    backwards = grid.in_series_axes(grid.reversed_axes)
+
+    def weights(axis: int, ct_centres_mm: NDArray[np.float64]) -> NDArray[np.float32]:
+        if axis == apart:
+            found = nearest_weights(ct_centres_mm, grid.centres_mm[axis], ties_up=not backwards[axis])
+        else:
+            found = cubic_weights(ct_centres_mm, grid.centres_mm[axis])
+        return found.astype(np.float32)
+
+    over_z = weights(0, grid.ct_centres_mm[0])
+    values = np.empty((len(network_input.channels), *grid.shape), np.float32)
     planes = np.empty((len(volume.hu), *grid.shape[1:]), np.float32)
-    for channel, resampled in zip(channels, values, strict=True):
-        low, high = np.inf, -np.inf
-        for plane, ct_slice in zip(planes, volume.hu, strict=True):
+    for channel, resampled in zip(network_input.channels, values, strict=True):
+        lows, highs = [], []
+        for index, (plane, ct_slice) in enumerate(zip(planes, volume.hu, strict=True)):
+            if not index or grid.is_sheared:
+                rows_mm, columns_mm = grid.ct_rows_and_columns_mm(index)
+                over_y, over_x = weights(1, rows_mm), weights(2, columns_mm)
             (normal,) = normalise(ct_slice.astype(np.float32), [channel])
-            low, high = min(low, float(normal.min())), max(high, float(normal.max()))
+            others = {1: 1, 2: 0}.get(-1 if apart is None else apart)  # all of the slice, unless an axis in it is apart
+            lows.append(normal.min(axis=others))
+            highs.append(normal.max(axis=others))
             np.matmul(over_y @ normal, over_x.T, out=plane)
+        low, high = np.array(lows), np.array(highs)
+        if apart is None:
+            low, high = low.min(), high.max()
+        else:
+            along, shape = (over_z, over_y, over_x)[apart], [1, 1, 1]
+            shape[apart] = -1
+            if apart:
+                low, high = low.min(axis=0), high.max(axis=0)
+            low, high = (along @ low).reshape(shape), (along @ high).reshape(shape)
         np.clip(np.tensordot(over_z, planes, axes=1), low, high, out=resampled)
     return values
 

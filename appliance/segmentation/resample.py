@@ -6,6 +6,7 @@ holds. Every row sums to 1, and inside the source a linear ramp is reproduced ex
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ from scipy import ndimage
 
 from appliance.segmentation.arrays import Arrays
 from appliance.segmentation.backends.network import Array
+
+ANISOTROPIC = 3
+"""nnU-Net's threshold: slices further apart than so many pixels say little about what lies between them."""
 
 BLOCK = 64
 """Targets whose matrix is kept as one: few enough that most of it is not zero, enough for a fast product."""
@@ -55,18 +59,45 @@ def area_weights(
     return np.asarray(np.mean(means, axis=0))
 
 
-def cubic_weights(sources: int, targets: int) -> NDArray[np.float64]:
-    """Return the matrix (targets, sources) of spline interpolation of order 3 between grids that share both ends.
+def cubic_weights(source_mm: NDArray[np.float64], target_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the matrix (targets, sources) of spline interpolation of order 3 between evenly spaced centres.
 
-    It is what scipy's zoom with half-pixel convention does to an axis, prefilter and edges included, and so what
-    nnU-Net does by skimage.
+    It is what scipy does to an axis, prefilter and edges included, and so what nnU-Net does by skimage's `resize`.
     """
-    if sources == targets:
-        return np.eye(sources)
+    if len(source_mm) == 1:
+        return np.ones((len(target_mm), 1))
+    step_mm = (source_mm[-1] - source_mm[0]) / (len(source_mm) - 1)
+    positions = (target_mm - source_mm[0]) / step_mm
+    if len(source_mm) == len(target_mm) and np.allclose(positions, np.arange(len(positions)), atol=1e-6):
+        return np.eye(len(source_mm))
     columns = [
-        ndimage.zoom(unit, targets / sources, order=3, mode="nearest", grid_mode=True) for unit in np.eye(sources)
+        ndimage.map_coordinates(unit, positions[np.newaxis], order=3, mode="nearest") for unit in np.eye(len(source_mm))
     ]
     return np.stack(columns, axis=1)
+
+
+def nearest_weights(
+    source_mm: NDArray[np.float64], target_mm: NDArray[np.float64], *, ties_up: bool = True
+) -> NDArray[np.float64]:
+    """Return the matrix (targets, sources) that takes the nearest centre; of two, the upper or the lower one."""
+    position = np.interp(target_mm, source_mm, np.arange(len(source_mm)))
+    position = np.round(position, 6)  # what rounding of millimetres moves away from a tie
+    nearest = np.floor(position + 0.5) if ties_up else np.ceil(position - 0.5)
+    return np.asarray(np.eye(len(source_mm))[nearest.astype(np.intp)])
+
+
+def separate_axis(spacing_mm: Sequence[float], other_mm: Sequence[float]) -> int | None:
+    """Return the axis along which nnU-Net resamples apart from the others, by the nearest voxel; None in general.
+
+    It does so along the coarse axis of a grid whose coarsest spacing is over three times its finest: of the grid that
+    it comes from, or else of the one that it goes to.
+    """
+    for spacings_mm in (spacing_mm, other_mm):
+        coarsest = max(spacings_mm)
+        if coarsest / min(spacings_mm) > ANISOTROPIC:
+            axes = [axis for axis, length_mm in enumerate(spacings_mm) if length_mm == coarsest]
+            return axes[0] if len(axes) == 1 else None
+    return None
 
 
 def used_sources(weights: NDArray[np.floating]) -> slice:

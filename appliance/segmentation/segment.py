@@ -6,10 +6,15 @@ from appliance.clock import Effort
 from appliance.dicom.ct_volume import CtVolume
 from appliance.dicom.roi import RoiMask
 from appliance.dicom.scan_description import ScanDescription
+from appliance.errors import ModelRefused, Reason
 from appliance.segmentation.ensemble import Ensemble, OnTile
-from appliance.segmentation.preprocess import refuse_outside_limits
-from appliance.segmentation.quality import RoiQuality
-from appliance.segmentation.roi_rules import apply_rules
+from appliance.segmentation.input_check import check_input
+from appliance.segmentation.manifest import Manifest
+from appliance.segmentation.quality import RoiQuality, assess
+from appliance.segmentation.roi_rules import ClassLabels, apply_rules
+
+AIR_HU = -900
+"""Below this there is air, and no tissue of any organ but lung and gut."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +47,29 @@ def segment(
 
     Raises:
         SeriesRefused: INPUT_OUTSIDE_MODEL_LIMITS, ORIENTATION_UNSUPPORTED.
-        ModelRefused: MODEL_INVALID if a network answers with anything but numbers.
+        ModelRefused: MODEL_INVALID if a network answers with anything but numbers, or the same everywhere.
     """
-    del description
     manifest = ensemble.package.manifest
-    refuse_outside_limits(volume.geometry, manifest)
+    warnings = check_input(volume, description, manifest)
     labelled = ensemble.label(volume, on_tile)
+    _refuse_one_answer(labelled.labels, volume, manifest)
     masks = tuple(apply_rules(labelled.labels, labelled.grid, manifest))
-    quality = tuple(RoiQuality(mask.name, None, None, mask.volume_cm3(volume.geometry)) for mask in masks)
-    return Segmented(masks, quality, network_effort=labelled.network_effort)
+    quality = assess(masks, labelled, volume.geometry, manifest)
+    return Segmented(masks, quality, warnings, labelled.network_effort)
+
+
+def _refuse_one_answer(labels: ClassLabels, volume: CtVolume, manifest: Manifest) -> None:
+    """Check that the answer depends on the scan: what alone fills all that was looked at, air and all, is no organ.
+
+    A model that answers background everywhere is met later: nothing was found.
+
+    Raises:
+        ModelRefused: MODEL_INVALID.
+    """
+    for number, box in labels.boxes.items() if len(labels.boxes) == 1 else ():
+        if (labels.voxels[box] == number).all() and (volume.hu[box] < AIR_HU).any():
+            raise ModelRefused(
+                Reason.MODEL_INVALID,
+                f"model {manifest.name} {manifest.version} answers {manifest.classes[number]} whatever it is shown, "
+                "air included; verify the model package",
+            )

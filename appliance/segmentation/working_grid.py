@@ -100,6 +100,15 @@ class WorkingGrid:
         return len(z_mm), len(y_mm), len(x_mm)
 
     @property
+    def ct_spacing_mm(self) -> tuple[float, float, float]:
+        """Mean distance between CT voxels along the series axes; a single slice is as thick as a voxel of this grid."""
+        z_mm, y_mm, x_mm = (
+            float((there[-1] - there[0]) / (len(there) - 1)) if len(there) > 1 else float(np.diff(here[:2]).sum() or 1.0)
+            for there, here in zip(self.ct_centres_mm, self.centres_mm, strict=True)
+        )
+        return z_mm, y_mm, x_mm
+
+    @property
     def is_sheared(self) -> bool:
         """Whether the slices of the CT are shifted against each other in their planes."""
         return bool(self.shear_mm.any())
@@ -189,7 +198,8 @@ def _centred(
     first_mm, last_mm = ends_mm
     extent_mm = last_mm - first_mm + ct_spacing_mm
     if fill:
-        count = max(1, round(extent_mm / spacing_mm))
+        # Positions in mm are rounded; a half must stay one, which goes to the even number as in nnU-Net.
+        count = max(1, round(round(extent_mm / spacing_mm, 6)))
         spacing_mm = extent_mm / count
     else:
         count = max(1, int(np.ceil(extent_mm / spacing_mm - 1e-6)))

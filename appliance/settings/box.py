@@ -1,7 +1,7 @@
 """appliance.toml and peers.toml: this box, and the DICOM nodes that it talks to."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,8 @@ AeTitle = Annotated[
     ),
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")]
+EngineName = Literal["onnxruntime", "openvino", "torch", "tensorrt"]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]  # a year: neither infinity nor what no calendar holds
 
 
@@ -62,7 +64,11 @@ class IntakeSettings(Section):
 class WorkerSettings(Section):
     """`[worker]`: how cases are segmented."""
 
+    devices: Annotated[tuple[Device, ...], Field(min_length=1)] = ("auto",)
+    """Where networks run, a worker each: "auto", "cpu", "cuda" or one GPU such as "cuda:1"."""
     threads: Annotated[int, Field(ge=0)] = 0  #: CPU threads of the network; 0 uses all cores
+    engines: tuple[EngineName, ...] = ()
+    """What may run the networks, the preferred first; none named: whatever is fastest and gives the same answers."""
     lease_s: Seconds = 60.0  #: a worker that shows no progress for this long has lost its case
     attempts: Annotated[int, Field(ge=1)] = 3  #: a case that failed this often is parked
 

@@ -191,7 +191,7 @@ def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[st
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         model = annotation
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:

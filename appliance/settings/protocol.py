@@ -1,7 +1,7 @@
 """protocols/*.toml: which series, which model, which structures in which form, which destinations."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
@@ -68,6 +68,7 @@ class RoiChoice(Section):
     roi: str  #: its name in rois.toml
     name: Annotated[str, AfterValidator(_as_roi_name)] | None = None
     """What it is called in the result; the name in rois.toml when absent."""
+    model: str | None = None  #: which of the protocol's models draws it; the first that can when absent
     largest_parts: Annotated[int, Field(ge=1)] | None = None  #: keep only so many connected parts, the largest
     min_part_cm3: Annotated[float, Field(ge=0)] = 0.0  #: drop connected parts smaller than this
     min_area_mm2: Annotated[float, Field(ge=0)] = 0.0  #: drop regions of a slice smaller than this
@@ -118,7 +119,7 @@ class DerivedRoi(Section):
     """
 
     roi: str  #: its name in rois.toml
-    of: Names = ()  #: structures of the model, or derived before
+    of: Names = ()  #: structures of a model, or derived before
     combine: Literal["union", "intersection"] = "union"
     from_ct: Literal["body", "couch"] | None = None  #: found in the CT instead: the patient's outline, or the table
     margin_mm: MarginOrSides = 0.0  #: grow by this much in all directions, or in each its own; negative shrinks
@@ -178,7 +179,8 @@ class Protocol(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
     title: str
-    model: str
+    models: Annotated[Names, Field(min_length=1, alias="model")]
+    """Who draws: one model, or several whose structures become one structure set."""
     rois: Annotated[tuple[Annotated[RoiChoice, BeforeValidator(_as_choice)], ...], Field(min_length=1)]
     """What is written, in this order."""
     derived: tuple[DerivedRoi, ...] = ()
@@ -198,7 +200,7 @@ class Protocol(Section):
 
     @property
     def asked_of_model(self) -> tuple[str, ...]:
-        """The structures that only the model can draw: written, or used by a derived one, and not derived before."""
+        """The structures that only a model can draw: written, or used by a derived one, and not derived before."""
         asked: list[str] = []
         made: set[str] = set()
         for one in self.derived:
@@ -206,9 +208,24 @@ class Protocol(Section):
             made.add(one.roi)
         return tuple(dict.fromkeys([*(name for name in self.roi_names if name not in made), *asked]))
 
+    def drawn_by(self, drawn: Mapping[str, Collection[str]]) -> dict[str, str]:
+        """Which of its models draws each structure: the one that `rois` names, or the first that can.
+
+        Args:
+            drawn: what each model draws, by its name.
+        """
+        named = {choice.roi: choice.model for choice in self.rois if choice.model is not None}
+        owners: dict[str, str] = {}
+        for model in self.models:
+            for roi in drawn[model]:
+                if named.get(roi, model) == model:
+                    owners.setdefault(roi, model)
+        return owners
+
     @model_validator(mode="after")
     def _names_occur_once(self) -> Self:
         lists = {
+            "model": self.models,
             "rois": self.roi_names,
             "destinations": self.destinations,
             "outputs": self.outputs,
@@ -218,6 +235,20 @@ class Protocol(Section):
             for number, name in enumerate(names):
                 if name in names[:number]:
                     raise Mistake(f"{name} is named twice in {key}; leave one", (key, number), word=name)
+        return self
+
+    @model_validator(mode="after")
+    def _models_of_structures_are_its_own(self) -> Self:
+        derived = {one.roi for one in self.derived}
+        for number, choice in enumerate(self.rois):
+            if choice.model is None:
+                continue
+            if choice.model not in self.models:
+                sentence = f"{choice.roi} is to be drawn by {choice.model}, which `model` does not list; add it there"
+                raise Mistake(sentence, ("rois", number), word=choice.model)
+            if choice.roi in derived:
+                sentence = f"{choice.roi} is derived, so no model draws it; leave out its `model`"
+                raise Mistake(sentence, ("rois", number), word=choice.model)
         return self
 
     @model_validator(mode="after")

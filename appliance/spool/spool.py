@@ -5,6 +5,7 @@ arrivals/               received and durable, not yet indexed: the queue is the 
 instances/ab/abcd….dcm  indexed, under the digest of their content
 quarantine/             received, but not usable as an instance of any series
 results/                objects that were made
+parts/                  what one of several models found, until the structure set is made of all
 notes/KIND/             small JSON messages from the listener, which needs no database to receive
 """
 
@@ -23,7 +24,7 @@ from appliance.clock import epoch_ns
 from appliance.spool.durable import make_folder, sync_folder, write_durably
 
 _OLD_NS = 3600 * 10**9
-_FOLDERS = ("tmp", "arrivals", "instances", "quarantine", "results", "notes")
+_FOLDERS = ("tmp", "arrivals", "instances", "quarantine", "results", "parts", "notes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,21 @@ class Spool:
         if self.result(name) != content:
             write_durably((content,), self.root / "tmp" / f"{secrets.token_hex(8)}.part", final)
         return final
+
+    def part(self, name: str) -> bytes | None:
+        """What a model found in a scan, if that is still kept."""
+        try:
+            return (self.root / "parts" / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def keep_part(self, name: str, content: bytes) -> None:
+        """Make what a model found durable under parts/`name`; whatever lay there is replaced."""
+        write_durably((content,), self.root / "tmp" / f"{secrets.token_hex(8)}.part", self.root / "parts" / name)
+
+    def drop_part(self, name: str) -> None:
+        """Remove what a model found, once nobody needs it."""
+        (self.root / "parts" / name).unlink(missing_ok=True)
 
     def leave_note(self, kind: str, fields: dict[str, object]) -> None:
         """Leave a durable message for another process."""

@@ -1,5 +1,6 @@
 """The command line: what an operator asks, and what is answered in words."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from appliance.audit.trail import EVENTS
 from appliance.records.tables import AuditEvent, CaseState
 from tests.support.appliance_box import ApplianceBox
 from tests.support.fake_pacs import FakePacs, status
+from tests.support.model_packages import make_threshold_package
 from tests.support.patients import make_patient
+from tests.support.waiting import wait_until
 
 DONE = (CaseState.DELIVERED, CaseState.COMMITTED)
 
@@ -58,7 +61,8 @@ def test_the_doctor_names_an_altered_fold(box: ApplianceBox) -> None:
         fold.write_bytes(content)
     assert answer.returncode != 0
     assert "WRONG  protocol slow: fold_1.onnx of model package slow has sha256" in answer.stdout
-    assert answer.stdout.count("WRONG") == 1
+    wrong = [line for line in answer.stdout.splitlines() if "WRONG" in line]
+    assert all("fold_1.onnx of model package slow has sha256" in line for line in wrong), "every protocol of this model"
 
 
 def test_the_doctor_tells_what_the_first_start_will_make(tmp_path: Path) -> None:
@@ -117,6 +121,29 @@ def test_a_parked_case_can_be_tried_again_once_the_cause_is_mended(
     refused = box.run("case", "retry", str(case.id))
     assert refused.returncode == 1
     assert "only a case that is failed can be tried again" in refused.stderr
+
+
+def test_a_model_that_is_activated_works_from_the_next_case_on_in_a_running_appliance_and_the_trail_says_so(
+    box: ApplianceBox, tmp_path: Path, name: str
+) -> None:
+    new = make_threshold_package(tmp_path / "new", tile=(16, 32, 32))
+    manifest = json.loads((new / "manifest.json").read_text())
+    (new / "manifest.json").write_text(json.dumps({**manifest, "version": "2.0.0"}))
+    assert box.run("models", "import", str(new)).returncode == 0
+    answer = box.run("models", "activate", "thresholds", "2.0.0", "--yes")
+    try:
+        assert "takes the place of 1.0.0" in answer.stdout, answer.stderr
+        paths = make_patient(tmp_path / "ct", name)
+        box.send(paths)
+        case = box.wait_for_case(paths[0], *DONE)
+        assert any("segmented by thresholds 2.0.0" in entry.words for entry in box.trail(case))
+    finally:
+        undone = box.run("models", "activate", "thresholds", "1.0.0", "--yes")
+    assert undone.returncode == 0, undone.stderr
+    shown = wait_until(
+        lambda: (said := box.run("audit", "box").stdout).count("is active now") == 2 and said, 10, "events"
+    )
+    assert "model thresholds 2.0.0 imported from new" in _last_column(shown)
 
 
 def test_a_database_of_its_own_can_be_brought_to_this_release_before_the_first_start(tmp_path: Path) -> None:

@@ -11,17 +11,21 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select
 
+from appliance.casework.asking import progress_of_parts
 from appliance.casework.lease import Lease
+from appliance.casework.part_lease import PartLease
+from appliance.casework.workbench import Workbench
 from appliance.intake.arrivals import index_arrivals
-from appliance.records import Database
-from appliance.records.tables import Base, Case, CaseState
+from appliance.records import Database, queries
+from appliance.records.tables import Base, Case, CaseState, Part, PartState
 from appliance.spool import Spool
 from tests.support.appliance_box import ApplianceBox
 from tests.support.arriving import arrive_all
+from tests.support.config_folder import make_settings
 from tests.support.ct_files import make_ct_series, set_raw
 from tests.support.fake_pacs import FakePacs
 from tests.support.first_release import assert_nothing_was_lost, fill_first_release
-from tests.support.patients import make_patient
+from tests.support.patients import make_patient, make_slow_patient
 from tests.support.real_parts import PostgreSql, redis_server, valkey_server
 from tests.support.rows import NOON, new_case
 from tests.support.waiting import wait_until
@@ -131,3 +135,56 @@ def _assert_that_receiving_goes_on_without_the_database(
     case = box.wait_for_case(paths[0], CaseState.COMMITTED)
     assert box.pacs.received.count(case.result_sop_instance_uid or "") == 1
     assert box.role("listen").pid == listener, "it never stopped"
+
+
+def test_of_many_takers_at_once_exactly_one_gets_a_part_and_events_beside_it_hold_nobody_up(
+    tmp_path: Path, pg_database: Database, spool: Spool
+) -> None:
+    case_id = new_case(pg_database, CaseState.QUEUED)
+    lease = Lease(pg_database, case_id, "lead", 60.0, lambda: False)
+    assert lease.take()
+    with pg_database.transaction() as tx:
+        tx.add(Part(case_id=case_id, model="dense", state=PartState.WAITING, attempts=0, progress={}, file="a.npz"))
+    settings = make_settings(tmp_path)
+    together = threading.Barrier(5)
+    taken: list[str] = []
+
+    def take(worker: str) -> None:
+        part = PartLease(Workbench(settings, pg_database, spool, worker), case_id, "dense")
+        together.wait()
+        if part.take():
+            taken.append(worker)
+            part.progress({"done": 1, "total": 9})
+
+    def lead() -> None:
+        together.wait()
+        for _ in range(20):
+            lease.progress("segment", 1, 1, lambda tx: progress_of_parts(queries.parts_of(tx, case_id)))
+
+    threads = [threading.Thread(target=take, args=(f"worker-{number}",)) for number in range(4)]
+    threads.append(threading.Thread(target=lead))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == 1
+    with pg_database.reading() as tx:
+        (part,) = queries.parts_of(tx, case_id)
+    assert (part.lease_owner, part.attempts, part.progress["done"]) == (taken[0], 1, 1)
+
+
+def test_two_workers_share_a_case_on_real_parts(tmp_path: Path, postgresql: PostgreSql) -> None:
+    (tmp_path / "broker").mkdir()
+    with valkey_server(tmp_path / "broker") as broker_url, FakePacs() as pacs:
+        tables: dict[str, Any] = {
+            "database": {"url": postgresql.new_database("shared")},
+            "broker": {"url": broker_url},
+            "worker": {"devices": ["cpu", "cpu"]},
+        }
+        with ApplianceBox(tmp_path / "box", pacs, tables) as box:
+            paths = make_slow_patient(tmp_path / "ct", "shared", "CHEST", (20, 96, 96))
+            box.send(paths)
+            case = box.wait_for_case(paths[0], CaseState.COMMITTED)
+            asked = [entry.actor for entry in box.trail(case) if entry.event == "segmented"]
+            assert len(asked) == len(set(asked)) == 2
+            assert pacs.received == [case.result_sop_instance_uid]

@@ -23,7 +23,7 @@ from appliance.spool import Spool
 from tests.support.config_folder import BONES, write_config
 from tests.support.fake_pacs import FakePacs
 from tests.support.free_ports import free_port
-from tests.support.model_packages import make_threshold_package
+from tests.support.model_packages import DENSE_ROIS, make_threshold_package
 from tests.support.processes import assert_ended, kill_if_there
 from tests.support.waiting import wait_until
 
@@ -34,6 +34,24 @@ SLOW = {**BONES, "name": "slow", "model": "slow", "match": {"body_part": ["ABDOM
 """For `make_slow_patient`: so many small tiles that a worker is caught in the middle of them."""
 BOTH = {**BONES, "name": "both", "outputs": ["rtstruct", "seg"], "match": {"body_part": ["HIP"]}}
 """Gives a structure set and a Segmentation."""
+SHARED = {
+    **BONES,
+    "name": "shared",
+    "model": ["slow", "dense"],
+    "rois": ["External", {"roi": "Bone_Pelvic", "model": "dense"}, "Other", "Bone_PRV04"],
+    "derived": [{"roi": "Bone_PRV04", "of": ["Femur_L", "Other"], "combine": "intersection", "margin_mm": 4}],
+    "match": {"body_part": ["CHEST"]},
+}
+"""One structure set of two models that are both slow, for `make_slow_patient`."""
+UNEQUAL = {
+    **SHARED,
+    "name": "unequal",
+    "model": ["slow", "thresholds"],
+    "rois": ["External", {"roi": "Bone_Pelvic", "model": "thresholds"}],
+    "derived": [],
+    "match": {"body_part": ["NECK"]},
+}
+"""The same with a second model that is done long before the first."""
 SITE = {
     **BONES,
     "name": "site",
@@ -59,7 +77,7 @@ SITE_FORM = {"site": {"holes": "nested", "empty_rois": "declare", "codes": "none
 _QUICK: Mapping[str, Mapping[str, Any]] = {
     "appliance": {"data_dir": "../var", "models_dir": "../models"},
     "intake": {"series_quiet_s": 1.0, "incomplete_wait_s": 2.0, "free_space_reserve_mb": 1, "network_timeout_s": 5.0},
-    "worker": {"threads": 1, "lease_s": 3.0},
+    "worker": {"threads": 1, "lease_s": 3.0, "engines": ["onnxruntime"]},
     "delivery": {"retry_first_s": 0.5, "retry_cap_s": 2.0, "commitment_wait_s": 5.0, "network_timeout_s": 5.0},
 }
 
@@ -79,11 +97,15 @@ class ApplianceBox:
         }
         make_threshold_package(folder / "models" / "thresholds", tile=(16, 32, 32))
         make_threshold_package(folder / "models" / "slow", tile=(4, 8, 8))
+        dense = {"body": -400.0, "dense": 600.0}
+        make_threshold_package(
+            folder / "models" / "dense", name="dense", thresholds_hu=dense, rois=DENSE_ROIS, tile=(4, 8, 8)
+        )
         write_config(
             folder / "configs",
             merged,
             peers={"pacs": pacs.peer(storage_commitment=True)},
-            protocols={"bones": BONES, "slow": SLOW, "both": BOTH, "site": SITE},
+            protocols={"bones": BONES, "slow": SLOW, "both": BOTH, "site": SITE, "shared": SHARED, "unequal": UNEQUAL},
             planning_systems=SITE_FORM,
         )
         self.settings: Settings = load_settings(folder / "configs")

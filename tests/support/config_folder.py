@@ -37,7 +37,12 @@ def write_config(
     protocols: Mapping[str, Mapping[str, Any]] | None = None,
     planning_systems: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a whole configuration and return its folder; `tables` are those of appliance.toml."""
+    """Write a whole configuration and return its folder; `tables` are those of appliance.toml.
+
+    Unless they say otherwise, one engine is allowed: to examine all of them takes seconds.
+    """
+    worker = {"engines": ["onnxruntime"], **(tables or {}).get("worker", {})}
+    tables = {**(tables or {}), "worker": worker}
     (folder / "protocols").mkdir(parents=True, exist_ok=True)
     (folder / "appliance.toml").write_text(toml(tables or {}))
     (folder / "peers.toml").write_text(toml({"pacs": PACS} if peers is None else peers))

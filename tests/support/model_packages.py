@@ -27,10 +27,17 @@ BONE_ROIS: tuple[Mapping[str, Any], ...] = (
 )
 """External, all bone, and its left and right half: the names of a pelvis on any CT that holds a body and bone."""
 
+DENSE_ROIS: tuple[Mapping[str, Any], ...] = (
+    {"name": "Bone_Pelvic", "classes": ["dense"]},
+    {"name": "Other", "classes": ["body", "dense"]},
+)
+"""What a second model draws: bone again, in its own way, and all of the body, which overlaps with it."""
+
 
 def make_threshold_package(
     folder: Path,
     *,
+    name: str = "thresholds",
     thresholds_hu: Mapping[str, float] | None = None,
     rois: Sequence[Mapping[str, Any]] = BONE_ROIS,
     gain_per_hu: float = 0.02,
@@ -42,6 +49,7 @@ def make_threshold_package(
 
     Args:
         folder: where to write; made if absent.
+        name: of the model, as its manifest has it.
         thresholds_hu: class name -> HU from which it wins, ascending; below the first there is background.
         rois: the manifest's ROI rules.
         gain_per_hu: how steeply a logit grows; small values make the softmax nearly linear in HU.
@@ -59,7 +67,7 @@ def make_threshold_package(
         folds.append({"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
     manifest = {
         "format": 1,
-        "name": "thresholds",
+        "name": name,
         "version": "1.0.0",
         "title": "Thresholds on HU",
         "intended_use": "tests; not for clinical use",

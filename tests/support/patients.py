@@ -39,10 +39,11 @@ def make_patient(folder: Path, series: str, *, slices: int = SHAPE[0], **options
     return make_ct_series(folder, series=series, **{**defaults, **options})
 
 
-def make_slow_patient(folder: Path, series: str) -> list[Path]:
-    """A patient who keeps a worker busy for a few seconds."""
-    shape = (40, 128, 128)
-    slow = all_slices(BodyPartExamined="ABDOMEN")
+def make_slow_patient(
+    folder: Path, series: str, body_part: str = "ABDOMEN", shape: tuple[int, int, int] = (40, 128, 128)
+) -> list[Path]:
+    """A patient who keeps a worker busy for a few seconds, where the protocol for the part of the body is slow."""
+    slow = all_slices(BodyPartExamined=body_part)
     return make_patient(
         folder, series, slices=shape[0], rows=shape[1], columns=shape[2], hu=bony_hu(shape), mutate=slow
     )

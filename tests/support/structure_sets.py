@@ -14,19 +14,18 @@ from appliance.dicom.ct_series import CtSeries
 from appliance.dicom.planning_system import PlanningSystem
 from appliance.dicom.roi import RoiCode, RoiMask, RoiTemplate
 from appliance.dicom.roi_elements import DrawnRoi
-from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set
+from appliance.dicom.structure_set import Provenance, StructureSet, UsedModel, build_structure_set
 
 NESTED = PlanningSystem(holes="nested")
 KEYHOLE = PlanningSystem(holes="keyhole")
 PROVENANCE = Provenance(
     input_digest="1" * 64,
-    model_name="pelvis-demo",
-    model_version="1.0.0",
-    model_digest="2" * 64,
+    models=(UsedModel(name="pelvis-demo", version="1.0.0", digest="2" * 64),),
     protocol="pelvis",
     label="AI_PELVIS_DRAFT",
     appliance_version="0.1.0",
 )
+OTHER_MODEL = UsedModel(name="thorax", version="2.1.0", digest="3" * 64)
 
 
 def template(name: str, number: int) -> RoiTemplate:

@@ -24,7 +24,7 @@ def draw(
 ) -> None:
     """Write a PNG of the three slices that show most, with every structure in its own colour (red, green, blue)."""
     panels = [_panel(volume, rois, colours, k) for k in _telling_slices(volume.hu.shape[0], rois)]
-    height = max(panel.height for panel in panels) + 34
+    height = max(*(panel.height + 34 for panel in panels), 54 + 24 * len(rois))
     sheet = Image.new("RGB", (sum(panel.width for panel in panels) + _LEGEND_PX, height), (18, 18, 20))
     left = 0
     for panel in panels:

@@ -18,6 +18,7 @@ from appliance.settings import Settings
 _STEPS = {
     "read": "Slice headers read",
     "load": "Slices decoded",
+    "engines": "Engines tried",
     "structures": "Structures decided",
     "contours": "Structures traced as contours",
 }
@@ -56,7 +57,7 @@ class Screen:
         """A progress bar; the caller says how many are done."""
         line = _Line(self, words)
         with self._progress() as progress:
-            task = progress.add_task(words, total=total)
+            task = progress.add_task(words, total=total, left="")
 
             def advance(done: int) -> None:
                 progress.update(task, completed=done)
@@ -77,6 +78,7 @@ class Screen:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
         )
         return Progress(*columns, console=self._console, disable=not self._console.is_terminal)
 
@@ -131,11 +133,14 @@ class _Follower:
             self._work(case.progress)
 
     def _work(self, progress: dict[str, Any]) -> None:
-        """One bar for a step; while networks run, one for each fold."""
-        folds = progress["folds"]
-        for number, tiles in enumerate(folds, 1):
-            self._step(f"Fold {number} of the ensemble, tiles", tiles, progress["total"] // len(folds))
-        if not folds:
+        """One bar for a step; while networks run, one for each fold of each model."""
+        models = progress.get("models", [])
+        for model in models:
+            of = "the ensemble" if len(models) == 1 else model["model"]
+            left = showing.left_words(model)
+            for number, tiles in enumerate(model.get("folds", []), 1):
+                self._step(f"Fold {number} of {of}, tiles", tiles, model["total"] // len(model["folds"]), left)
+        if not models:
             self._step(_STEPS.get(progress["step"], progress["step"]), progress["done"], progress["total"])
 
     def _enter(self, case: Case) -> None:
@@ -147,16 +152,16 @@ class _Follower:
         elif case.sentence:
             self._screen.say(f"{case.state}: {case.sentence}")
 
-    def _step(self, words: str, done: int, total: int) -> None:
+    def _step(self, words: str, done: int, total: int, left: str = "") -> None:
         if not self._terminal:
             line = self._lines.setdefault(words, _Line(self._screen, words))
-            line.show(f"{done} of {total}", finished=done == total and not line.finished)
+            line.show(f"{done} of {total}{left}", finished=done == total and not line.finished)
             return
         if words not in self._bars:
             if not words.startswith("Fold"):
                 self._fill_bars()
-            self._bars[words] = self._progress.add_task(words, total=total)
-        self._progress.update(self._bars[words], completed=done, total=total)
+            self._bars[words] = self._progress.add_task(words, total=total, left=left)
+        self._progress.update(self._bars[words], completed=done, total=total, left=left)
 
     def _fill_bars(self) -> None:
         """A new step means that those before it are done, even if nobody looked at their end."""

@@ -73,3 +73,14 @@ def test_braces_in_a_fact_are_only_text(database: Database) -> None:
 def _assert_empty(database: Database) -> None:
     with database.reading() as tx:
         assert tx.query(AuditEvent).count() == 0
+
+
+def test_the_latest_assessment_of_a_case_says_what_to_look_at(database: Database) -> None:
+    first, second, third = (new_case(database, CaseState.SENDING, series_instance_uid=f"1.2.{n}") for n in (4, 5, 6))
+    with database.transaction() as tx:
+        for case_id, names in ((first, ["Bowel"]), (first, ["Bladder", "Rectum"]), (second, [])):
+            facts = {"words": "as told", "to_look_at": names}
+            trail.record(tx, "quality_assessed", at=NOON, actor="worker", case_id=case_id, **facts)
+    with database.reading() as tx:
+        assert trail.structures_to_look_at(tx, [first, second, third]) == {first: ["Bladder", "Rectum"], second: []}
+        assert trail.structures_to_look_at(tx, [third]) == {}

@@ -12,8 +12,8 @@ from appliance.audit.trail import EVENTS
 from appliance.casework.case import Move
 
 CODE = Path(appliance.__file__).parent
-RECORDERS = {"record", "_record", "_remember", "_note", "move"}
-"""Functions whose second argument is an event; the listener's notes become events too, with it as the first."""
+RECORDERS = {"record", "_record", "_remember", "_note", "note_event", "move"}
+"""Functions whose second argument is an event; notes of the listener become events too, with it as the first."""
 
 
 def _functions() -> Iterator[tuple[str, ast.FunctionDef]]:

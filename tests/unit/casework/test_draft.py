@@ -1,5 +1,6 @@
 """What a protocol asks for is made from what the model found, and nothing else."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from appliance.dicom.ct_volume import CtVolume
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.dicom.planning_system import PlanningSystem
 from appliance.dicom.roi import RoiMask
+from appliance.segmentation.quality import RoiQuality
+from appliance.segmentation.segment import Segmented
 from appliance.settings import Protocol, Settings
 from tests.support.config_folder import BONES, ROIS, make_settings
 
@@ -39,9 +42,9 @@ def settings_of(folder: Path, **protocol: Any) -> Settings:
     return make_settings(folder, rois=TEMPLATES, protocols={"bones": {**BONES, **protocol}})
 
 
-def draft_of(settings: Settings, *found: RoiMask, sex: str = "M") -> Draft:
+def draft_of(settings: Settings, *found: RoiMask, sex: str = "M", quality: Sequence[RoiQuality] = ()) -> Draft:
     volume = CtVolume(np.full(SHAPE, -1000, np.int16), GEOMETRY)
-    return make_draft(found, volume, settings.protocols["bones"], settings, sex)
+    return make_draft(Segmented(found, tuple(quality)), volume, settings.protocols["bones"], settings, sex)
 
 
 def test_structures_come_in_the_order_and_under_the_names_of_the_protocol(tmp_path: Path) -> None:
@@ -133,3 +136,58 @@ def test_another_recipe_has_another_digest_and_another_destination_has_not(chang
     plain, changed = (Protocol.model_validate({**BONES, **more}) for more in ({}, change))
     assert (recipe_digest(plain, form) != recipe_digest(changed, form)) is other
     assert recipe_digest(plain, form) != recipe_digest(plain, PlanningSystem(holes="nested"))
+
+
+FLAGGED = RoiQuality("Bone_Pelvic", 0.7123, 0.41, 12.0, ("the folds agree by 0.71 only, 0.90 or more is usual",), 0.2)
+SURE = RoiQuality("External", 0.99, 0.05, 900.0, doubt=0.02)
+
+
+def a_flagged_draft(folder: Path, *warnings: str) -> Draft:
+    settings = settings_of(
+        folder,
+        rois=["External", {"roi": "Bone_Pelvic", "name": "Becken"}, "Bone_PRV03"],
+        derived=[
+            {"roi": "CouchSurface", "of": ["Bone_Pelvic"], "margin_mm": 1},
+            {"roi": "Bone_PRV03", "of": ["CouchSurface"], "margin_mm": 3},
+        ],
+    )
+    volume = CtVolume(np.full(SHAPE, -1000, np.int16), GEOMETRY)
+    found = Segmented((block("External", 0, 40), block("Bone_Pelvic", 5, 9)), (SURE, FLAGGED), warnings)
+    return make_draft(found, volume, settings.protocols["bones"], settings, "M")
+
+
+def test_a_flag_goes_with_its_structure_and_with_all_that_is_made_from_it(tmp_path: Path) -> None:
+    draft = a_flagged_draft(tmp_path)
+    external, bone, grown = draft.regions
+    assert (external.flags, bone.flags) == ((), FLAGGED.flags)
+    assert grown.flags == (f"made from CouchSurface, where made from Becken, where {FLAGGED.flags[0]}",)
+    assert draft.to_look_at == ("Becken", "Bone_PRV03")
+    assert (bone.quality, grown.quality) == (FLAGGED, None)
+    assert [region.template.name for region in draft.regions] == ["External", "Becken", "Bone_PRV03"], "names stay"
+
+
+def test_the_trail_gets_every_figure_and_every_sentence(tmp_path: Path) -> None:
+    draft = a_flagged_draft(tmp_path, "slices are 8.00 mm apart")
+    told = draft.assessment()
+    assert told["to_look_at"] == ["Becken", "Bone_PRV03"]
+    assert told["structures"]["Becken"] == {
+        "fold_dice": 0.7123, "entropy": 0.41, "doubt": 0.2, "volume_cm3": 12.0, "flags": list(FLAGGED.flags),
+    }  # fmt: skip
+    assert told["structures"]["External"]["flags"] == []
+    words = draft.look_in_words()
+    assert "look carefully at Becken: the folds agree by 0.71 only" in words
+    assert "about the scan: slices are 8.00 mm apart" in words
+
+
+def test_a_draft_without_flags_says_so(tmp_path: Path) -> None:
+    draft = draft_of(settings_of(tmp_path), block("External", 0, 40))
+    assert draft.look_in_words() == "no structure needs more than the usual look"
+
+
+def test_what_is_drawn_says_how_far_the_networks_agree_and_why_to_look(tmp_path: Path) -> None:
+    external, bone, _ = a_flagged_draft(tmp_path).regions
+    assert external.traced(GEOMETRY).description == "Automatic draft, not reviewed; the networks agree by 0.99"
+    assert bone.traced(GEOMETRY).description == (
+        "Automatic draft, not reviewed; LOOK CAREFULLY: the folds agree by 0.71 only, 0.90 or more is usual; "
+        "the networks agree by 0.71"
+    )

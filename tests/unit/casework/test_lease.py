@@ -79,9 +79,9 @@ def test_progress_is_shown_and_renews_the_lease(database: Database) -> None:
         case = queries.case_by_id(tx, lease.case_id)
         assert case is not None
         case.lease_until = now_utc() + timedelta(seconds=1)
-    lease.progress("segment", 3, 10, [2, 1])
+    lease.progress("segment", 3, 10, lambda _: {"eta_s": 4.0})
     after = read_case(database, lease.case_id)
-    assert after.progress == {"step": "segment", "done": 3, "total": 10, "folds": [2, 1]}
+    assert after.progress == {"step": "segment", "done": 3, "total": 10, "eta_s": 4.0}
     assert after.lease_until is not None
     assert after.lease_until > now_utc() + timedelta(seconds=LEASE_S - 5)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
@@ -11,75 +10,21 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from appliance.audit.trail import trail_of
 from appliance.casework.case import MoveNotAllowed, retry
-from appliance.casework.steps import Workbench
 from appliance.casework.tasks import attend, doorbell, ring
 from appliance.dicom.structure_file import read_structure_file
-from appliance.intake.assembler import Assembler
 from appliance.records import Database, queries
-from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, Result, ResultKind
+from appliance.records.tables import CaseState, DeliveryState, ResultKind
 from appliance.settings import Settings
 from appliance.spool import Spool
-from tests.support.arriving import arrive_all
 from tests.support.config_folder import BONES, make_settings
 from tests.support.free_ports import free_port
 from tests.support.model_packages import make_threshold_package
 from tests.support.patients import AIR_HU, bony_hu, make_patient
 from tests.support.rows import NOON, new_case, read_case
+from tests.support.worker_site import Site, queue_up
 
 MINUTE = timedelta(minutes=1)
-
-
-@dataclass
-class Site:
-    """A worker, and the one case that waits for it."""
-
-    bench: Workbench
-    case_id: int
-
-    @property
-    def case(self) -> Case:
-        return read_case(self.bench.database, self.case_id)
-
-    @property
-    def deliveries(self) -> list[Delivery]:
-        with self.bench.database.reading() as tx:
-            return list(queries.deliveries_of(tx, self.case))
-
-    def forget_results(self) -> None:
-        """As if nothing had been handed over."""
-        with self.bench.database.transaction() as tx:
-            tx.query(Delivery).delete()
-            tx.query(Result).delete()
-
-    def content(self, kind: ResultKind) -> bytes:
-        """The result of this kind as it lies on the disk."""
-        result = self.case.result(kind)
-        assert result is not None
-        content = self.bench.spool.result(result.file)
-        assert content is not None
-        return content
-
-    def events(self) -> list[str]:
-        with self.bench.database.reading() as tx:
-            return [entry.event for entry in trail_of(tx, self.case_id)]
-
-    def words_of(self, event: str) -> str:
-        with self.bench.database.reading() as tx:
-            (words,) = [entry.words for entry in trail_of(tx, self.case_id) if entry.event == event]
-            return words
-
-    def attend(self, **changes: Any) -> None:
-        attend(replace(self.bench, **changes), self.case_id)
-
-    def change(self, **fields: Any) -> None:
-        """As if somebody else had written these fields of the row."""
-        with self.bench.database.transaction() as tx:
-            case = queries.case_by_id(tx, self.case_id)
-            assert case is not None
-            for name, value in fields.items():
-                setattr(case, name, value)
 
 
 Build = Callable[..., Site]
@@ -93,13 +38,8 @@ def build(tmp_path: Path, database: Database, spool: Spool) -> Build:
         make_threshold_package(tmp_path / "models" / "thresholds", tile=(16, 32, 32))
         tables = {"appliance": {"models_dir": "../models"}, "worker": {"threads": 1}}
         settings = make_settings(tmp_path, tables, protocols={"bones": {**BONES, **(protocol or {})}})
-        arrive_all(spool, make_patient(tmp_path / "ct", "one", **{"slices": 6, **patient}))
-        assembler = Assembler(settings, database, spool)
-        for minute in range(3):
-            assembler.sweep(NOON + minute * MINUTE)
-        site = Site(Workbench(settings, database, spool, worker="worker-1"), case_id=1)
-        assert site.case.state is CaseState.QUEUED
-        return site
+        paths = make_patient(tmp_path / "ct", "one", **{"slices": 6, **patient})
+        return queue_up(settings, database, spool, paths)
 
     return _build
 
@@ -107,15 +47,18 @@ def build(tmp_path: Path, database: Database, spool: Spool) -> Build:
 def test_a_queued_case_becomes_a_durable_structure_set_in_the_outbox(build: Build) -> None:
     site = build()
     site.attend()
-    assert site.events()[-7:] == [
+    assert site.events()[-9:] == [
         "work_started",
         "volume_loaded",
+        "memory_planned",
         "segmented",
         "masks_decided",
+        "quality_assessed",
         "contours_traced",
         "structure_set_examined",
         "structure_set_written",
     ]
+    assert "planned: ONNX Runtime on the CPU: needs 0." in site.words_of("memory_planned")
     assert "Bone_Pelvic: it reaches the first slice and the last slice" in site.words_of("structure_set_examined")
     case = site.case
     assert (case.state, case.progress, case.lease_owner) == (CaseState.SENDING, {}, None)
@@ -298,7 +241,7 @@ def test_a_worker_that_fails_on_a_case_that_another_has_taken_over_leaves_it_to_
 @pytest.mark.parametrize(
     ("protocol", "patient", "reason", "words"),
     [
-        ({"model": "absent"}, {}, "model_missing", "there is no model package in"),
+        ({"model": "absent"}, {}, "model_missing", "there is no model package absent"),
         ({"rois": ["External", "Other"]}, {}, "model_invalid", "does not draw Other"),
         ({}, {"hu": bony_hu((6, 48, 48), bone_radius=0)}, "nothing_found", "none of the protocol's structures"),
         ({}, {"hu": bony_hu((6, 48, 48)) * 0 + AIR_HU}, "nothing_found", "none of the protocol's structures"),
@@ -342,10 +285,10 @@ def test_a_broker_that_is_away_is_an_answer_and_no_error(tmp_path: Path) -> None
 def test_a_case_that_fails_for_good_keeps_the_worker_warm_for_the_next(build: Build, database: Database) -> None:
     site = build()
     site.bench.warm_up()
-    warm = site.bench.ensemble("thresholds")
+    warm = site.bench.model("thresholds")
     other = new_case(database, CaseState.QUEUED, protocol="bones", series_instance_uid="1.2.4")
     attend(site.bench, other)
     attend(site.bench, site.case_id)
     assert read_case(database, other).state in {CaseState.REFUSED, CaseState.QUEUED}
     assert site.case.state is CaseState.SENDING
-    assert site.bench.ensemble("thresholds") is warm
+    assert site.bench.model("thresholds") is warm

@@ -242,3 +242,13 @@ def test_slices_of_two_series_are_a_mistake_of_the_caller(tmp_path: Path) -> Non
     paths = make_ct_series(tmp_path / "a") + make_ct_series(tmp_path / "b", series="other")
     with pytest.raises(ValueError, match="several series"):
         read_series(paths)
+
+
+def test_a_series_says_of_itself_only_what_all_its_slices_agree_on(tmp_path: Path) -> None:
+    def kernels(current: int, dataset: Dataset) -> None:
+        dataset.ConvolutionKernel = ["Br40d", "3"]
+        dataset.BodyPartExamined = "PELVIS" if current else "ABDOMEN"
+        dataset.PatientPosition = "HFS"
+
+    description = read_series(make_ct_series(tmp_path, slices=4, mutate=kernels)).description
+    assert (description.kernel, description.body_part, description.patient_position) == ("Br40d\\3", "", "HFS")

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from appliance.dicom.structure_set import Provenance
 from appliance.dicom.uid import is_valid_uid
 from tests.support.ct_files import ORIENTATIONS, all_slices, make_ct_series, only_slice, read_series
 from tests.support.segmentations import NOON, segmentation_of
-from tests.support.structure_sets import PROVENANCE, sample_regions, structure_set_of, template
+from tests.support.structure_sets import OTHER_MODEL, PROVENANCE, sample_regions, structure_set_of, template
 
 SHAPE = (3, 12, 15)  # 180 voxels a slice: bits of neighbouring frames share a byte
 SMALL = {"slices": 3, "rows": 12, "columns": 15}
@@ -349,16 +350,24 @@ def test_its_uids_are_its_own(series: CtSeries, sample: FileDataset) -> None:
     assert sample.SeriesNumber == 9001
 
 
-@pytest.mark.parametrize("changed", ["input_digest", "model_digest", "protocol", "label", "appliance_version"])
+@pytest.mark.parametrize("changed", ["input_digest", "models", "protocol", "label", "appliance_version"])
 def test_another_input_model_protocol_or_version_gives_another_object(series: CtSeries, changed: str) -> None:
-    values = {name: getattr(PROVENANCE, name) for name in PROVENANCE.__slots__} | {changed: "other"}
+    values: dict[str, Any] = {changed: (OTHER_MODEL,) if changed == "models" else "other"}
     regions = {"Bladder": np.ones(SHAPE, np.bool_)}
-    one, other = segmentation_of(series, regions), segmentation_of(series, regions, provenance=Provenance(**values))
+    changed_one = replace(PROVENANCE, **values)
+    one, other = segmentation_of(series, regions), segmentation_of(series, regions, provenance=changed_one)
     assert len({one.sop_instance_uid, other.sop_instance_uid, one.series_instance_uid, other.series_instance_uid}) == 4
 
 
+def test_each_segment_names_the_model_that_drew_it(series: CtSeries) -> None:
+    provenance = replace(PROVENANCE, models=(*PROVENANCE.models, replace(OTHER_MODEL, regions=("Heart",))))
+    regions = {"Bladder": np.ones(SHAPE, np.bool_), "Heart": np.ones(SHAPE, np.bool_)}
+    segments = read(segmentation_of(series, regions, provenance=provenance)).SegmentSequence
+    assert [item.SegmentAlgorithmName for item in segments] == ["pelvis-demo", "thorax"]
+
+
 def test_a_structure_of_a_series_is_tracked_under_one_uid_through_all_models(series: CtSeries) -> None:
-    values = {name: getattr(PROVENANCE, name) for name in PROVENANCE.__slots__} | {"model_digest": "3" * 64}
+    values = {name: getattr(PROVENANCE, name) for name in PROVENANCE.__slots__} | {"models": (OTHER_MODEL,)}
     regions = {"Bladder": np.ones(SHAPE, np.bool_), "Rectum": np.ones(SHAPE, np.bool_)}
     results = [segmentation_of(series, regions, provenance=one) for one in (PROVENANCE, Provenance(**values))]
     first, second = ([item.TrackingUID for item in read(result).SegmentSequence] for result in results)

@@ -1,9 +1,11 @@
 """What a planning system reads from a structure set; read here with pydicom, judged by code of its own."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +13,23 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.uid import ImplicitVRLittleEndian
 
-from appliance.dicom.contours import RoiContours
+from appliance.dicom.contours import RoiContours, trace
+from appliance.dicom.roi import RoiMask
 from appliance.dicom.roi_elements import DrawnRoi
-from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set
-from appliance.dicom.uid import is_valid_uid
+from appliance.dicom.structure_check import check_structure_set
+from appliance.dicom.structure_set import Provenance, StructureSet, build_structure_set, identity_of
+from appliance.dicom.uid import derive_uid, is_valid_uid
 from tests.support.contour_judge import distance_from_plane_mm, fill_structure_set
 from tests.support.ct_files import ORIENTATIONS, all_slices, make_ct_series, read_series
-from tests.support.structure_sets import KEYHOLE, NESTED, PROVENANCE, sample_regions, structure_set_of, template
+from tests.support.structure_sets import (
+    KEYHOLE,
+    NESTED,
+    OTHER_MODEL,
+    PROVENANCE,
+    sample_regions,
+    structure_set_of,
+    template,
+)
 
 SHAPE = (3, 12, 15)
 SMALL = {"slices": 3, "rows": 12, "columns": 15}
@@ -154,6 +166,35 @@ def test_the_set_says_everywhere_that_it_is_an_unapproved_automatic_draft(sample
     assert {item.ROIGenerationAlgorithm for item in sample.StructureSetROISequence} == {"AUTOMATIC"}
 
 
+def test_what_needs_a_careful_look_is_said_in_every_place_and_changes_no_name(tmp_path: Path) -> None:
+    series = read_series(make_ct_series(tmp_path, **SMALL))
+    mask = RoiMask.from_volume("Bladder", sample_regions(SHAPE)["Rings"])
+    contours, flags = trace(mask, series.geometry), ("the folds agree by 0.71 only", "it touches Rectum")
+    rois = [
+        DrawnRoi(template=template("Bladder", 1), contours=contours, fold_dice=0.7123, flags=flags),
+        DrawnRoi(template=template("Rectum", 2), contours=contours, fold_dice=0.95),
+        DrawnRoi(template=template("Bowel", 3), contours=contours, flags=("a long story " * 200,)),
+    ]
+    warnings = ("slices are 8.00 mm apart", "and so on " * 200)
+    provenance = replace(PROVENANCE, to_look_at=("Bladder", "Bowel"), warnings=warnings)
+    made = build_structure_set(series, rois, provenance, NESTED)
+    dataset = read(made)
+    bladder, rectum, bowel = dataset.StructureSetROISequence
+    why = "LOOK CAREFULLY: the folds agree by 0.71 only, it touches Rectum"
+    assert bladder.ROIDescription == f"Automatic draft, not reviewed; {why}; the networks agree by 0.71"
+    assert rectum.ROIDescription == "Automatic draft, not reviewed; the networks agree by 0.95"
+    assert [roi.ROIName for roi in dataset.StructureSetROISequence] == ["Bladder", "Rectum", "Bowel"]
+    observations = dataset.RTROIObservationsSequence
+    assert observations[0].ROIObservationDescription == why
+    assert "ROIObservationDescription" not in observations[1]
+    assert [one.ROIObservationLabel for one in observations] == ["Bladder", "Rectum", "Bowel"]
+    assert "Look carefully at: Bladder, Bowel." in dataset.StructureSetDescription
+    assert "slices are 8.00 mm apart" in dataset.StructureSetDescription
+    texts = (bowel.ROIDescription, observations[2].ROIObservationDescription, dataset.StructureSetDescription)
+    assert max(len(text) for text in texts) == 1024, "no longer than the value representation takes"
+    check_structure_set(made.content, series, planning_system=NESTED)
+
+
 def test_the_model_and_the_scanner_are_named_with_version_and_digest(sample: FileDataset) -> None:
     scanner, model = sample.ContributingEquipmentSequence
     assert scanner.PurposeOfReferenceCodeSequence[0].CodeValue == "109101"
@@ -217,12 +258,48 @@ def test_the_date_changes_neither_uid(tmp_path: Path) -> None:
     assert (read(undated).StructureSetDate, read(undated).StructureSetTime) == ("", "")
 
 
-@pytest.mark.parametrize("changed", ["input_digest", "model_digest", "protocol", "label", "appliance_version"])
+@pytest.mark.parametrize("changed", ["input_digest", "models", "protocol", "label", "appliance_version"])
 def test_another_input_model_protocol_or_version_gives_another_object(tmp_path: Path, changed: str) -> None:
     series = read_series(make_ct_series(tmp_path, **SMALL))
-    values = {name: getattr(PROVENANCE, name) for name in PROVENANCE.__slots__} | {changed: "other"}
-    one, other = structure_set_of(series, {}), structure_set_of(series, {}, provenance=Provenance(**values))
+    values: dict[str, Any] = {changed: (OTHER_MODEL,) if changed == "models" else "other"}
+    one, other = structure_set_of(series, {}), structure_set_of(series, {}, provenance=replace(PROVENANCE, **values))
     assert len({one.sop_instance_uid, other.sop_instance_uid, one.series_instance_uid, other.series_instance_uid}) == 4
+
+
+def test_a_result_of_one_model_keeps_the_uid_that_earlier_releases_gave_it() -> None:
+    identity = identity_of(PROVENANCE, [template("External", 1)])
+    assert derive_uid("structure set", *identity) == "2.25.230556932758776269451897631771602364683"
+
+
+def test_every_model_and_their_order_make_a_result_another_one() -> None:
+    first, thorax, legs = PROVENANCE.models[0], OTHER_MODEL, replace(OTHER_MODEL, name="legs", digest="4" * 64)
+    sets = [(first,), (first, thorax), (thorax, first), (first, legs), (first, thorax, legs)]
+    assert len({identity_of(replace(PROVENANCE, models=models), []) for models in sets}) == len(sets)
+
+
+def test_each_region_names_the_model_that_drew_it_and_the_set_names_them_all(tmp_path: Path) -> None:
+    series = read_series(make_ct_series(tmp_path, **SMALL))
+    voxels = np.ones(SHAPE, dtype=np.bool_)
+    models = (*PROVENANCE.models, replace(OTHER_MODEL, regions=("Heart",)))
+    provenance = replace(PROVENANCE, models=models)
+    dataset = read(structure_set_of(series, {"Bladder": voxels, "Heart": voxels}, provenance=provenance))
+    algorithms = [item.ROIDerivationAlgorithmIdentificationSequence[0] for item in dataset.StructureSetROISequence]
+    assert [(one.AlgorithmName, one.AlgorithmVersion) for one in algorithms] == [
+        ("pelvis-demo", "1.0.0"),
+        ("thorax", "2.1.0"),
+    ]
+    assert "3" * 64 in algorithms[1].AlgorithmParameters
+    assert dataset.StructureSetDescription.startswith("Automatic draft by pelvis-demo 1.0.0 and thorax 2.1.0. ")
+    assert dataset.SeriesDescription == "AI DRAFT pelvis-demo 1.0.0, thorax 2.1.0 unapproved"
+    named = [item.ManufacturerModelName for item in dataset.ContributingEquipmentSequence]
+    assert named[-2:] == ["pelvis-demo", "thorax"]
+
+
+def test_a_result_without_a_model_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="drawn by a model"):
+        replace(PROVENANCE, models=())
+    with pytest.raises(ValueError, match="version of the model is empty"):
+        replace(OTHER_MODEL, version="")
 
 
 def test_regions_under_other_names_or_colours_give_another_object(tmp_path: Path) -> None:

@@ -32,12 +32,17 @@ def test_the_bundled_card_says_what_the_model_is_not(package: ModelPackage) -> N
     assert "not for clinical use" in package.manifest.intended_use.lower()
 
 
-def test_the_bundled_manifest_is_what_its_configuration_publishes() -> None:
+def test_the_bundled_manifest_is_what_its_configuration_publishes_and_the_limits_of_its_calibration() -> None:
     pytest.importorskip("torch")
     from appliance.training.publish import manifest
 
     config = load_training_config(REPOSITORY / "configs/training/pelvis_demo.toml")
     stored = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
+    assert stored.pop("version") == "1.1.0"
+    stored |= {"version": config.version}
+    assert stored.pop("max_draft_entropy") > 0
+    assert len(stored["limits"].pop("hu_percentiles")) == 5
+    assert all(roi.pop("quality") for roi in stored["rois"])
     assert stored == json.loads(json.dumps(manifest(config, stored["folds"])))
 
 

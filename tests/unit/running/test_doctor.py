@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from appliance.casework.warm_models import warm_model
 from appliance.running.doctor import Finding, Verdict, examine
+from appliance.segmentation.model_package import load_package
 from appliance.settings import load_settings
 from tests.support.config_folder import BONES, ROIS, make_settings
 from tests.support.free_ports import free_port
+from tests.support.gpu import why_no_gpu
 from tests.support.model_packages import make_threshold_package
 
 Examine = Callable[..., dict[str, Finding]]
@@ -48,6 +51,27 @@ def test_a_box_that_was_never_started_is_told_what_the_start_will_make(doctor: E
     assert not (tmp_path / "var").exists()
 
 
+def test_a_gpu_that_is_asked_for_and_is_not_there_is_wrong(doctor: Examine) -> None:
+    found = doctor({"worker": {"devices": ["cuda:7"]}})["accelerator"]
+    assert found.verdict is Verdict.WRONG
+    assert "worker.devices names cuda:7, which cannot be used here" in found.words
+
+
+@pytest.mark.skipif(why_no_gpu() is None, reason="there is a GPU here")
+def test_a_box_without_a_gpu_is_told_that_it_takes_longer(doctor: Examine) -> None:
+    found = doctor()["accelerator"]
+    assert (found.verdict, "takes longer" in found.words) == (Verdict.NOTE, True)
+
+
+def test_what_a_model_runs_on_is_told_once_a_worker_has_loaded_it(doctor: Examine, tmp_path: Path) -> None:
+    assert "not loaded yet" in doctor(**_with_peer())["engine of thresholds"].words
+    settings = load_settings(tmp_path / "configs")
+    warm_model(settings, load_package(settings.models_dir / "thresholds"), "cpu")
+    found = doctor(**_with_peer())["engine of thresholds"]
+    assert found.verdict is Verdict.GOOD
+    assert found.words.startswith("runs on ONNX Runtime on the CPU (")
+
+
 def test_a_good_model_is_named_with_its_folds(doctor: Examine) -> None:
     found = doctor(**_with_peer())["protocol bones"]
     assert found.verdict is Verdict.GOOD
@@ -58,7 +82,7 @@ def test_a_good_model_is_named_with_its_folds(doctor: Examine) -> None:
 @pytest.mark.parametrize(
     ("protocol", "words"),
     [
-        ({"model": "absent"}, "there is no model package in"),
+        ({"model": "absent"}, "there is no model package absent"),
         (
             {"rois": ["External", "Other"]},
             "neither does the model thresholds draw Other, nor does a [[derived]] rule make it; take it out of",

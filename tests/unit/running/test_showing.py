@@ -17,6 +17,23 @@ def _case(state: CaseState, **fields: object) -> Case:
     return Case(state=state, **{**defaults, **times, "progress": {}, **fields})
 
 
+WORKING = {
+    "model": "pelvis",
+    "state": "working",
+    "done": 42,
+    "total": 108,
+    "fold": 2,
+    "folds": [14, 14, 13],
+    "eta_s": 12.1,
+}
+AT_WORK = "fold 2 of 3, tile 14 of 36, about 10 s left"
+
+
+def _segmenting(*models: dict[str, object]) -> Case:
+    progress = {"step": "segment", "done": 42, "total": 108, "eta_s": None, "models": list(models)}
+    return _case(CaseState.SEGMENTING, progress=progress)
+
+
 @pytest.mark.parametrize(
     ("case", "words"),
     [
@@ -24,7 +41,18 @@ def _case(state: CaseState, **fields: object) -> Case:
         (_case(CaseState.INCOMPLETE, reason="slice_missing", sentence="a gap"), "a gap (slice_missing)"),
         (_case(CaseState.QUEUED), "waits for a worker"),
         (_case(CaseState.SEGMENTING), "a worker has taken it"),
-        (_case(CaseState.SEGMENTING, progress={"step": "fold 1", "done": 2, "total": 9}), "fold 1: 2 of 9"),
+        (_case(CaseState.SEGMENTING, progress={"step": "load", "done": 2, "total": 9}), "load: 2 of 9"),
+        (_segmenting(WORKING), AT_WORK),
+        (_segmenting({**WORKING, "eta_s": None}), "fold 2 of 3, tile 14 of 36"),
+        (
+            _segmenting(
+                WORKING,
+                {"model": "thorax", "state": "waiting"},
+                {"model": "legs", "state": "working"},
+                {"model": "head", "state": "done", "eta_s": 0.0},
+            ),
+            f"pelvis: {AT_WORK}; thorax: waits for a worker; legs: a worker has begun; head: done",
+        ),
         (_case(CaseState.REFUSED, reason="no_protocol", sentence="none fits"), "none fits (no_protocol)"),
         (_case(CaseState.FAILED, reason="worker_lost", sentence="died"), "died (worker_lost)"),
         (_case(CaseState.SUPERSEDED, sentence="revision 2 takes its place"), "revision 2 takes its place"),
@@ -81,6 +109,14 @@ def test_a_segmentation_on_its_way_is_told_apart_from_the_structure_set(
 def test_a_line_of_the_list_names_patient_series_slices_and_revision(tmp_path: Path) -> None:
     line = [str(cell) for cell in case_line(_case(CaseState.QUEUED, revision=2), make_settings(tmp_path), NOON)]
     assert line == ["7 (rev. 2)", "queued", "P1", "study / series", "3", "waits for a worker"]
+
+
+def test_a_line_of_a_case_with_a_result_names_what_to_look_at(tmp_path: Path) -> None:
+    result = Result(kind=ResultKind.RTSTRUCT, sop_instance_uid="1.2.3")
+    delivery = Delivery(result=result, destination="pacs", state=DeliveryState.COMMITTED)
+    case = _case(CaseState.COMMITTED, deliveries=[delivery], results=[result])
+    said = [case_line(case, make_settings(tmp_path), NOON, names)[-1] for names in ((), ("Bladder", "Rectum"))]
+    assert said == ["committed by pacs", "committed by pacs; look carefully at Bladder, Rectum"]
 
 
 def test_the_countdown_never_goes_below_zero(tmp_path: Path) -> None:

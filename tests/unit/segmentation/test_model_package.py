@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,45 @@ def test_a_missing_fold_stops_the_model(folder: Path) -> None:
     refused = refusal(folder)
     assert refused.reason is Reason.MODEL_MISSING
     assert "fold_2.onnx" in refused.sentence
+
+
+def with_tensors(folder: Path) -> Path:
+    """Give the first fold a file of tensors, whose content only a digest knows."""
+    path = folder / "fold_0.safetensors"
+    path.write_bytes(b"tensors")
+    raw = json.loads((folder / "manifest.json").read_text())
+    digest = hashlib.sha256(b"tensors").hexdigest()
+    folds = [raw["folds"][0] | {"tensors": path.name, "tensors_sha256": digest}, *raw["folds"][1:]]
+    edit(folder, folds=folds, network={"name": "unet3d"})
+    return path
+
+
+def test_tensors_are_checked_as_the_networks_are(folder: Path) -> None:
+    path = with_tensors(folder)
+    package = load_package(folder)
+    assert package.read_tensors(0) == b"tensors"
+    path.write_bytes(b"Tensors")
+    refused = refusal(folder)
+    assert (refused.reason, "fold_0.safetensors" in refused.sentence) == (Reason.MODEL_ALTERED, True)
+    path.unlink()
+    refused = refusal(folder)
+    assert (refused.reason, "fold_0.safetensors" in refused.sentence) == (Reason.MODEL_MISSING, True)
+
+
+def test_a_file_that_changes_after_the_check_is_not_read(folder: Path) -> None:
+    path = with_tensors(folder)
+    package = load_package(folder)
+    (folder / "fold_1.onnx").write_bytes(b"other")
+    path.write_bytes(b"other")
+    for read in (lambda: package.read_network(1), lambda: package.read_tensors(0)):
+        with pytest.raises(ModelRefused) as caught:
+            read()
+        assert caught.value.reason is Reason.MODEL_ALTERED
+
+
+def test_tensors_that_the_manifest_does_not_name_are_not_there(folder: Path) -> None:
+    with pytest.raises(ModelRefused, match="no tensors for fold 1"):
+        load_package(folder).read_tensors(0)
 
 
 def test_a_missing_package_is_refused(tmp_path: Path) -> None:

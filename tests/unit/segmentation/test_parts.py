@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.dicom.roi import RoiMask
-from appliance.segmentation.parts import fill_axial_holes, keep_parts, limit_parts
+from appliance.segmentation.parts import fill_axial_holes, fill_holes, keep_parts, limit_parts
 from appliance.settings import RoiChoice
 
 
@@ -24,7 +24,16 @@ def parts_of_10_5_and_1() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("keep", "voxels"), [("all", 16), ("largest", 10), ("min_fraction:0.5", 15), ("min_fraction:0.05", 16)]
+    ("keep", "voxels"),
+    [
+        ("all", 16),
+        ("largest", 10),
+        ("min_fraction:0.5", 15),
+        ("min_fraction:0.05", 16),
+        ("min_share:0.3", 15),
+        ("min_share:0.4", 10),
+        ("min_share:0.9", 10),
+    ],
 )
 def test_only_the_named_parts_are_kept(keep: str, voxels: int) -> None:
     assert np.count_nonzero(keep_parts(parts_of_10_5_and_1(), keep)) == voxels
@@ -38,6 +47,15 @@ def test_of_two_equal_parts_the_largest_is_still_one() -> None:
 
 def test_an_empty_mask_stays_empty() -> None:
     assert not keep_parts(np.zeros((2, 3, 4), np.bool_), "largest").any()
+
+
+def test_holes_in_space_are_filled_and_tunnels_stay_open() -> None:
+    mask = np.ones((5, 7, 9), np.bool_)
+    mask[2, 3, 3] = False
+    mask[:, 3, 6] = False
+    filled = fill_holes(mask)
+    assert filled[2, 3, 3]
+    assert not filled[:, 3, 6].any()
 
 
 def test_holes_are_filled_where_their_slice_encloses_them() -> None:

@@ -1,16 +1,13 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from appliance.dicom.ct_volume import CtVolume
-from appliance.errors import Reason, SeriesRefused
-from appliance.segmentation.manifest import Channel, Manifest
-from appliance.segmentation.model_package import load_package
-from appliance.segmentation.preprocess import AIR_HU, WorkingVolume, normalise, refuse_outside_limits, to_working_grid
+from appliance.segmentation.manifest import Channel
+from appliance.segmentation.preprocess import AIR_HU, WorkingVolume, normalise, to_working_grid
 from tests.support.ct_volumes import scan, series_grid
-from tests.support.model_packages import make_threshold_package, manifest_of_classes
+from tests.support.model_packages import manifest_of_classes
 
 INPUT = manifest_of_classes(2).input
 
@@ -86,31 +83,3 @@ def test_channels_are_offset_scaled_and_clipped() -> None:
     assert seen.dtype == np.float32
     assert np.allclose(seen[0].ravel(), [-1.2, 0.0, 0.5, 1.6])
     assert np.allclose(seen[1].ravel(), [-1.0, 0.03, 0.13, 2.0])
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> Manifest:
-    return load_package(make_threshold_package(tmp_path, tile=(8, 8, 8))).manifest
-
-
-@pytest.mark.parametrize(
-    ("shape", "spacing_mm", "named"),
-    [
-        ((10, 20, 20), (8.0, 2.0, 2.0), "8.00 mm apart"),
-        ((10, 20, 20), (0.4, 2.0, 2.0), "0.40 mm apart"),
-        ((1, 20, 20), (5.0, 2.0, 2.0), "0.00 mm apart"),
-        ((3, 20, 20), (3.0, 2.0, 2.0), "9 mm long along z"),
-        ((10, 20, 4), (3.0, 2.0, 2.0), "8 mm long along x"),
-    ],
-)
-def test_a_scan_that_the_model_was_not_made_for_is_refused_with_the_number(
-    manifest: Manifest, shape: Any, spacing_mm: Any, named: str
-) -> None:
-    with pytest.raises(SeriesRefused) as caught:
-        refuse_outside_limits(series_grid("HFS", shape, spacing_mm), manifest)
-    assert caught.value.reason is Reason.INPUT_OUTSIDE_MODEL_LIMITS
-    assert named in caught.value.sentence
-
-
-def test_a_scan_within_the_limits_passes(manifest: Manifest) -> None:
-    refuse_outside_limits(series_grid("HFS", (4, 20, 20), (3.0, 2.0, 2.0)), manifest)

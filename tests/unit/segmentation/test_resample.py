@@ -63,7 +63,10 @@ def test_splines_are_scipys_with_the_half_pixel_convention(sources: int, targets
     values = np.random.default_rng(0).normal(size=(sources, 9, 11))
     factors = (targets / sources, 14 / 9, 8 / 11)
     expected = ndimage.zoom(values, factors, order=3, mode="nearest", grid_mode=True)
-    over_z, over_y, over_x = cubic_weights(sources, targets), cubic_weights(9, 14), cubic_weights(11, 8)
+    over_z, over_y, over_x = (
+        cubic_weights(np.arange(count) * 2.0 + 7, (np.arange(wanted) + 0.5) * count / wanted * 2 + 6)
+        for count, wanted in ((sources, targets), (9, 14), (11, 8))
+    )
     ours = np.einsum("zyx,kz,jy,ix->kji", values, over_z, over_y, over_x)
     assert np.allclose(ours, expected, atol=1e-9)
 

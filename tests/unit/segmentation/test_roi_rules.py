@@ -11,7 +11,7 @@ from tests.support.ct_volumes import PATIENT_POSITIONS, mask_positions_mm, serie
 CLASSES = ("background", "body", "hip", "femur")
 
 
-def manifest(*rois: dict[str, Any]) -> Manifest:
+def manifest(*rois: dict[str, Any], **more: Any) -> Manifest:
     channel = {"offset_hu": 0, "scale_hu": 1000, "clip": [-1, 2]}
     return Manifest.model_validate(
         {
@@ -34,6 +34,7 @@ def manifest(*rois: dict[str, Any]) -> Manifest:
             "folds": [{"file": "fold_0.onnx", "sha256": "0" * 64}],
             "rois": rois,
             "limits": {"slice_spacing_mm": [0.5, 6], "min_extent_mm": [0, 0, 0]},
+            **more,
         }
     )
 
@@ -103,3 +104,53 @@ def test_a_side_without_its_organ_is_left_out() -> None:
     voxels[2, 3, 8] = 3
     names = [mask.name for mask in apply_rules(labels_of(voxels), grid_of((6, 10, 10)), manifest(*SIDED))]
     assert names == ["Bone_Pelvic", "Femur_L"]
+
+
+def test_smoothing_comes_before_parts_are_chosen_and_holes_after_them() -> None:
+    voxels = np.zeros((9, 30, 30), np.uint8)
+    voxels[2:7, 5:20, 5:14] = 2
+    voxels[4, 12, 9] = 0  # a hole that smoothing closes
+    voxels[2:7, 12, 14:20] = 2  # a bridge that smoothing cuts
+    voxels[2:7, 8:17, 20:26] = 2
+    rule = {"name": "Bone", "classes": ["hip"], "keep": "largest"}
+    smooth = {"smooth_mm": 3.0}
+    grid = grid_of((9, 30, 30))
+    (plain,) = apply_rules(labels_of(voxels), grid, manifest(rule))
+    (cut,) = apply_rules(labels_of(voxels), grid, manifest(rule | smooth))
+    assert plain.in_grid((9, 30, 30))[:, :, 20:].any()
+    assert not cut.in_grid((9, 30, 30))[:, :, 18:].any()
+    assert cut.in_grid((9, 30, 30))[4, 12, 9]
+    assert cut.certainty is not None
+    assert cut.certainty.min() < 200, "contours follow the smoothed field"
+
+
+def test_holes_in_space_are_filled_where_the_manifest_says_so() -> None:
+    voxels = np.full((5, 9, 9), 2, np.uint8)
+    voxels[2, 4, 4] = 0
+    for rule, filled in (("none", False), ("all", True)):
+        (mask,) = apply_rules(
+            labels_of(voxels), grid_of((5, 9, 9)), manifest({"name": "Bone", "classes": ["hip"], "fill_holes": rule})
+        )
+        assert mask.in_grid((5, 9, 9))[2, 4, 4] == filled
+
+
+def test_a_roi_of_which_rules_leave_nothing_is_not_found() -> None:
+    voxels = np.zeros((6, 20, 20), np.uint8)
+    voxels[2, 3, 4] = 2
+    voxels[3:5, 2:18, 2:18] = 3
+    rules = manifest({"name": "Speck", "classes": ["hip"], "smooth_mm": 5.0}, {"name": "Femur", "classes": ["femur"]})
+    assert [mask.name for mask in apply_rules(labels_of(voxels), grid_of((6, 20, 20)), rules)] == ["Femur"]
+
+
+def test_rois_are_parted_as_the_manifest_says_and_keep_its_order() -> None:
+    voxels = np.zeros((9, 20, 20), np.uint8)
+    voxels[3:8, 4:8, 4:8] = 2
+    voxels[0:5, 10:14, 4:8] = 3
+    rules = manifest(
+        {"name": "Low", "classes": ["femur"]},
+        {"name": "High", "classes": ["hip"]},
+        slice_exclusions=[{"higher": "High", "lower": "Low", "higher_dominates": True}],
+    )
+    low, high = apply_rules(labels_of(voxels), grid_of((9, 20, 20)), rules)
+    assert (low.name, low.in_grid((9, 20, 20)).any(axis=(1, 2)).tolist()) == ("Low", [True] * 3 + [False] * 6)
+    assert high.in_grid((9, 20, 20))[3:5, 10:14, 4:8].all()
