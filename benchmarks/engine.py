@@ -59,7 +59,7 @@ def cases(work: Path) -> list[Case]:
         *stitched,
         Case(
             "Whole pipeline, 160 x 256 x 256, 8 classes, a U-Net of 5.65 million parameters, two threads",
-            {"ours": ("pipeline", str(work), "0.25")},
+            {"ours": ("pipeline", str(work))},
             {peer: ("pipeline", peer, str(work)) for peer in peers},
             2,
             {},
@@ -100,6 +100,8 @@ def main() -> None:
             if given.only.casefold() in case.title.casefold():
                 if case.ours.get("ours", ("",))[0] == "back":
                     _write_logits(work)
+                if case.ours["ours"][0] == "pipeline":
+                    print(_call([sys.executable, "-m", "benchmarks.engine_ours", "gate", work], 2)["words"], flush=True)
                 figures = _measure(case, python, given.rounds if case.peers else 1)
                 lines += _table(case, figures)
                 print("\n".join(lines[-len(figures) - 6 :]), flush=True)

@@ -66,7 +66,7 @@ def _on_host(package: ModelPackage, threads: int) -> Iterator[Candidate]:
         yield Candidate(
             engine,
             host_arrays(),
-            lambda fold: openvino_network.OpenVinoNetwork(package.read_network(fold), threads),
+            lambda fold: openvino_network.OpenVinoNetwork(package.read_network(fold), threads, keep_workspace=alone),
         )
     if _has_tensors(package) and find_spec("torch") is not None:
         from appliance.segmentation.backends import torch_network
