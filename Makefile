@@ -46,6 +46,9 @@ bench-structures: $(VENV)/.dev  ## structure sets by us and by peers from PyPI, 
 bench-engine: $(VENV)/.dev  ## our engine beside MONAI's and nnU-Net's (ARGS="docs/engine.md", "--only stitching")
 	@$(BIN)/python -m benchmarks.engine $(ARGS)
 
+bench-nnunet: $(VENV)/.dev  ## a small nnU-Net of nnunetv2, imported, beside its own predictor (ARGS="--peers-venv DIR")
+	@$(BIN)/python -m benchmarks.nnunet_small $(ARGS)
+
 evidence: $(VENV)/.dev  ## docs/evidence.md from the bundled model and the real CT in DELINEATE_REAL_CT
 	@$(BIN)/python -m benchmarks.evidence docs/evidence.md
 
