@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def train(folder: Path) -> None:
-    """Plan as nnU-Net does, but for the network, patch and steps of `recipe.json`, which are smaller; train its folds."""
+    """Plan as nnU-Net does, but for the network, patch and steps of `recipe.json`, which are smaller; then train."""
     recipe = json.loads((folder / "recipe.json").read_text())
     _write_raw(folder, recipe["classes"])
     plans = _plan(folder, recipe)
