@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def train(folder: Path) -> None:
-    """Plan as nnU-Net does, but for `recipe.json`'s smaller network, patch and number of steps; then train its folds."""
+    """Plan as nnU-Net does, but for the network, patch and steps of `recipe.json`, which are smaller; then train."""
     recipe = json.loads((folder / "recipe.json").read_text())
     _write_raw(folder, recipe["classes"])
     plans = _plan(folder, recipe)
@@ -81,19 +81,22 @@ def _trainer_class(mirror: tuple[int, ...]) -> type:
 def predict(model: Path, scan: Path, answer: Path) -> None:
     """One scan, from the array in memory to its labels, with Gaussian weights, steps of half a tile and mirroring."""
     import torch
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.inference import predict_from_raw_data
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+    # The search by name imports every trainer that there is, and with them packages that may not fit this torch.
+    predict_from_raw_data.recursive_find_trainer_class_by_name = lambda _: nnUNetTrainer
     torch.set_num_threads(1)
     read = np.load(scan)
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor = predict_from_raw_data.nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     folds = tuple(sorted(int(path.name.removeprefix("fold_")) for path in model.glob("fold_[0-9]")))
     predictor.initialize_from_trained_model_folder(str(model), folds)
     image = read["hu"].astype(np.float32)[None]
     properties = {"spacing": [float(value) for value in read["spacing_mm"]]}
-    at_start_mb, started, cpu_s = _from_here_on_mb(), time.perf_counter(), time.process_time()
+    at_start_mb, started, cpu_s = from_here_on_mb(), time.perf_counter(), time.process_time()
     labels = predictor.predict_single_npy_array(image, properties)
     cost = {"wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - cpu_s}
-    print(json.dumps({**cost, "above_start_mb": _status_mb("VmHWM") - at_start_mb}))
+    print(json.dumps({**cost, "above_start_mb": status_mb("VmHWM") - at_start_mb}))
     np.savez_compressed(answer, labels=labels.astype(np.uint8))
 
 
@@ -141,13 +144,13 @@ def _plan(folder: Path, recipe: dict) -> dict:
     return plans
 
 
-def _from_here_on_mb() -> float:
+def from_here_on_mb() -> float:
     """Forget the peak so far and return what is resident now."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _status_mb("VmRSS")
+    return status_mb("VmRSS")
 
 
-def _status_mb(key: str) -> float:
+def status_mb(key: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 

@@ -13,6 +13,13 @@ from torch import Tensor, nn
 
 Sides = Sequence[int]
 """One number for each axis, (z, y, x)."""
+
+
+def _three(sides: Sides) -> tuple[int, int, int]:
+    z, y, x = sides
+    return z, y, x
+
+
 Norm = Literal["instance", "batch"]
 Activation = Literal["leaky_relu", "relu"]
 
@@ -43,12 +50,12 @@ class NNUNet(nn.Module):
         self,
         in_channels: int,
         classes: int,
+        *,
         features: Sequence[int],
         kernels: Sequence[Sides],
         strides: Sequence[Sides],
         depths: Sequence[int],
         decoder_depths: Sequence[int],
-        *,
         residual: bool = False,
         stem_features: int | None = None,
         bias: bool = True,
@@ -87,7 +94,7 @@ class NNUNet(nn.Module):
 class _Form:
     """What all convolutions of a network have in common."""
 
-    def __init__(  # noqa: PLR0913  see NNUNet
+    def __init__(
         self, *, bias: bool, norm: Norm, eps: float, affine: bool, activation: Activation, slope: float
     ) -> None:
         self.bias = bias
@@ -117,9 +124,9 @@ class _Convolution(nn.Module):
         active: bool = True,
     ) -> None:
         super().__init__()
-        padding = tuple((side - 1) // 2 for side in kernel)
+        padding = _three([(side - 1) // 2 for side in kernel])
         biased = form.bias if bias is None else bias
-        self.conv = nn.Conv3d(inner, outer, tuple(kernel), tuple(stride), padding, bias=biased)
+        self.conv = nn.Conv3d(inner, outer, _three(kernel), _three(stride), padding, bias=biased)
         self.norm = form.norm(outer)
         self.nonlin = form.activation() if active else nn.Identity()
 
@@ -131,7 +138,7 @@ class _Convolution(nn.Module):
 class _Convolutions(nn.Module):
     """Several in a row, of which only the first is strided."""
 
-    def __init__(self, inner: int, outer: int, kernel: Sides, stride: Sides, depth: int, form: _Form) -> None:  # noqa: PLR0913
+    def __init__(self, inner: int, outer: int, kernel: Sides, stride: Sides, depth: int, form: _Form) -> None:
         super().__init__()
         first = _Convolution(inner, outer, kernel, stride, form)
         others = [_Convolution(outer, outer, kernel, (1, 1, 1), form) for _ in range(depth - 1)]
@@ -152,7 +159,7 @@ class _Residual(nn.Module):
         self.nonlin2 = form.activation()
         beside: list[nn.Module] = []
         if any(side != 1 for side in stride):
-            beside.append(nn.AvgPool3d(tuple(stride), tuple(stride)))
+            beside.append(nn.AvgPool3d(_three(stride), _three(stride)))
         if inner != outer:
             beside.append(_Convolution(inner, outer, (1, 1, 1), (1, 1, 1), form, bias=False, active=False))
         self.skip = nn.Sequential(*beside)
@@ -163,7 +170,7 @@ class _Residual(nn.Module):
 
 
 class _ResidualStage(nn.Module):
-    def __init__(self, inner: int, outer: int, kernel: Sides, stride: Sides, depth: int, form: _Form) -> None:  # noqa: PLR0913
+    def __init__(self, inner: int, outer: int, kernel: Sides, stride: Sides, depth: int, form: _Form) -> None:
         super().__init__()
         first = _Residual(inner, outer, kernel, stride, form)
         self.blocks = nn.Sequential(
@@ -223,7 +230,7 @@ class _Decoder(nn.Module):
         super().__init__()
         made, ups = [], []
         for coarse, fine, depth in zip(stages[:0:-1], stages[-2::-1], depths, strict=True):
-            stride = tuple(coarse[2])
+            stride = _three(coarse[2])
             ups.append(nn.ConvTranspose3d(coarse[0], fine[0], stride, stride, bias=form.bias))
             made.append(_Convolutions(2 * fine[0], fine[0], fine[1], (1, 1, 1), depth, form))
         self.stages, self.transpconvs = nn.ModuleList(made), nn.ModuleList(ups)

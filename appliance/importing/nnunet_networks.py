@@ -114,7 +114,7 @@ def _translated(said: _Arguments, name: str) -> dict[str, Any]:
     if said.nonlin not in _ACTIVATIONS:
         raise _unknown("activation", said.nonlin, "LeakyReLU and ReLU")
     norm, activation = said.norm_op_kwargs or _NormArguments(), said.nonlin_kwargs or _ActivationArguments()
-    made = {
+    made: dict[str, Any] = {
         "features": _each(said.features_per_stage, stages, "features_per_stage"),
         "kernels": [_sides(size) for size in _each(said.kernel_sizes, stages, "kernel_sizes")],
         "strides": [_sides(size) for size in _each(said.strides, stages, "strides")],

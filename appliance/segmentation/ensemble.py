@@ -98,7 +98,12 @@ class Run:
         self._ensemble, self._working, self._on_tile = ensemble, working, on_tile
         self._manifest, self._arrays = manifest, ensemble.arrays
         self._votes = Votes(manifest.ensemble, ensemble.arrays)
-        self._rows = cover(working.grid, manifest.input.tile, manifest.input.overlap)
+        self._rows = cover(
+            working.grid,
+            manifest.input.tile,
+            manifest.input.overlap,
+            peak_above_middle=manifest.input.resampling == "cubic",
+        )
         self._occupied = {
             id(tile): not (manifest.input.skip_air and working.is_air(tile.box))
             for row in self._rows

@@ -28,9 +28,6 @@ BODY_HU = -300
 CROP_MARGIN_MM = 20.0
 """Air kept around the body; several working voxels, so no body is lost."""
 
-GAP_ROUNDING_MM = 0.05
-"""What rounding of positions may add to a gap, or take from it."""
-
 MIN_PART_FRACTION = 0.01
 """Parts smaller than this fraction of the largest one are couch, wires or noise; an arm is larger."""
 
@@ -69,35 +66,6 @@ class WorkingVolume:
             piece[:, *tile.inset] = made
             made = piece
         return np.ascontiguousarray(self.grid.to_network(made, np))
-
-
-def refuse_outside_limits(geometry: SeriesGeometry, manifest: Manifest) -> None:
-    """Check that the scan is one that the model was made for.
-
-    Raises:
-        SeriesRefused: INPUT_OUTSIDE_MODEL_LIMITS.
-    """
-    low_mm, high_mm = manifest.limits.slice_spacing_mm
-    gaps_mm = geometry.gaps_mm if len(geometry.positions_mm) > 1 else np.zeros(1)
-    odd_mm = gaps_mm[(gaps_mm < low_mm - GAP_ROUNDING_MM) | (gaps_mm > high_mm + GAP_ROUNDING_MM)]
-    if odd_mm.size:
-        raise SeriesRefused(
-            Reason.INPUT_OUTSIDE_MODEL_LIMITS,
-            f"slices are {odd_mm[0]:.2f} mm apart; model {manifest.name} {manifest.version} "
-            f"is for {low_mm:.2f} to {high_mm:.2f} mm",
-        )
-    rows_mm, columns_mm = (
-        count * spacing_mm
-        for count, spacing_mm in zip((geometry.rows, geometry.columns), geometry.pixel_spacing_mm, strict=True)
-    )
-    lengths_mm = (float(geometry.slice_thickness_mm.sum()), rows_mm, columns_mm)
-    for axis, length_mm, least_mm in zip("zyx", lengths_mm, manifest.limits.min_extent_mm, strict=True):
-        if length_mm < least_mm:
-            raise SeriesRefused(
-                Reason.INPUT_OUTSIDE_MODEL_LIMITS,
-                f"the scan is {length_mm:.0f} mm long along {axis}; model {manifest.name} "
-                f"{manifest.version} needs {least_mm:.0f} mm",
-            )
 
 
 def to_working_grid(volume: CtVolume, network_input: NetworkInput) -> WorkingVolume:

@@ -79,7 +79,7 @@ class TileRow:
     tiles: tuple[Tile, ...]
 
 
-def cover(grid: WorkingGrid, tile: Sequence[int], overlap: float) -> list[TileRow]:
+def cover(grid: WorkingGrid, tile: Sequence[int], overlap: float, *, peak_above_middle: bool = False) -> list[TileRow]:
     """Cover a grid with evenly spread tiles that overlap by at least `overlap`.
 
     The tiles meet the same anatomy whichever way the series is stored.
@@ -88,12 +88,17 @@ def cover(grid: WorkingGrid, tile: Sequence[int], overlap: float) -> list[TileRo
         grid: what to cover.
         tile: voxels of a tile along the network's axes (z, y, x).
         overlap: least share of a tile's side that neighbours have in common.
+        peak_above_middle: whether weights peak at voxel size // 2 of a tile, as nnU-Net's do, and not in its middle.
     """
     sizes = grid.in_series_axes(tile)
     backwards = grid.in_series_axes(grid.reversed_axes)
     along = [
-        _mirrored(spans(length, size, overlap), length, size) if back else spans(length, size, overlap)
-        for length, size, back in zip(grid.shape, sizes, backwards, strict=True)
+        spans(length, size, overlap, peak_above_middle=peak_above_middle)
+        for length, size in zip(grid.shape, sizes, strict=True)
+    ]
+    along = [
+        _mirrored(forward, length, size) if back else forward
+        for forward, length, size, back in zip(along, grid.shape, sizes, backwards, strict=True)
     ]
     ends = [*(span.inside.start for span in along[0][1:]), grid.shape[0]]
     return [
@@ -102,7 +107,7 @@ def cover(grid: WorkingGrid, tile: Sequence[int], overlap: float) -> list[TileRo
     ]
 
 
-def spans(length: int, size: int, overlap: float) -> list[Span]:
+def spans(length: int, size: int, overlap: float, *, peak_above_middle: bool = False) -> list[Span]:
     """Cover an axis of so many voxels with spans of `size`; one alone stands in the middle of its tile."""
     if length <= size:
         before = (size - length) // 2
@@ -111,7 +116,8 @@ def spans(length: int, size: int, overlap: float) -> list[Span]:
     stride = max(1, math.floor(size * (1 - overlap)))
     count = math.ceil((length - size) / stride) + 1
     starts = np.rint(np.linspace(0, length - size, count)).astype(int).tolist()
-    window = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / (SIGMA_FRACTION * size)) ** 2)
+    peak = size // 2 if peak_above_middle else (size - 1) / 2
+    window = np.exp(-0.5 * ((np.arange(size) - peak) / (SIGMA_FRACTION * size)) ** 2)
     total = np.zeros(length)
     for start in starts:
         total[start : start + size] += window

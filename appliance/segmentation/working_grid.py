@@ -103,7 +103,9 @@ class WorkingGrid:
     def ct_spacing_mm(self) -> tuple[float, float, float]:
         """Mean distance between CT voxels along the series axes; a single slice is as thick as a voxel of this grid."""
         z_mm, y_mm, x_mm = (
-            float((there[-1] - there[0]) / (len(there) - 1)) if len(there) > 1 else float(np.diff(here[:2]).sum() or 1.0)
+            float((there[-1] - there[0]) / (len(there) - 1))
+            if len(there) > 1
+            else float(np.diff(here[:2]).sum() or 1.0)
             for there, here in zip(self.ct_centres_mm, self.centres_mm, strict=True)
         )
         return z_mm, y_mm, x_mm

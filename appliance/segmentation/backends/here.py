@@ -63,6 +63,7 @@ def _on_host(package: ModelPackage, threads: int) -> Iterator[Candidate]:
         from appliance.segmentation.backends import openvino_network
 
         engine = Engine("openvino", openvino_network.version(), device_name=_processor())
+        alone = len(package.manifest.folds) == 1
         yield Candidate(
             engine,
             host_arrays(),

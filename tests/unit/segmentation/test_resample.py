@@ -10,7 +10,15 @@ from appliance.dicom.ct_volume import CtVolume
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.segmentation.arrays import Arrays, host_arrays
 from appliance.segmentation.preprocess import to_working_grid
-from appliance.segmentation.resample import AxisMap, area_weights, cubic_weights, linear_weights, used_sources
+from appliance.segmentation.resample import (
+    AxisMap,
+    area_weights,
+    cubic_weights,
+    linear_weights,
+    nearest_weights,
+    separate_axis,
+    used_sources,
+)
 from tests.support.array_libraries import ARRAY_LIBRARIES
 from tests.support.model_packages import manifest_of_classes
 
@@ -63,12 +71,36 @@ def test_splines_are_scipys_with_the_half_pixel_convention(sources: int, targets
     values = np.random.default_rng(0).normal(size=(sources, 9, 11))
     factors = (targets / sources, 14 / 9, 8 / 11)
     expected = ndimage.zoom(values, factors, order=3, mode="nearest", grid_mode=True)
-    over_z, over_y, over_x = (
-        cubic_weights(np.arange(count) * 2.0 + 7, (np.arange(wanted) + 0.5) * count / wanted * 2 + 6)
-        for count, wanted in ((sources, targets), (9, 14), (11, 8))
-    )
+    over_z, over_y, over_x = (_between_ends(*sizes) for sizes in ((sources, targets), (9, 14), (11, 8)))
     ours = np.einsum("zyx,kz,jy,ix->kji", values, over_z, over_y, over_x)
     assert np.allclose(ours, expected, atol=1e-9)
+
+
+def _between_ends(sources: int, targets: int) -> Any:
+    """Splines between two grids that fill the same length."""
+    return cubic_weights(np.arange(sources) + 0.5, (np.arange(targets) + 0.5) * sources / targets)
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "other_mm", "axis"),
+    [
+        ((5.0, 1.0, 1.0), (1.5, 1.5, 1.5), 0),
+        ((1.0, 1.0, 1.0), (2.0, 2.0, 6.5), 2),
+        ((3.0, 1.0, 1.0), (1.5, 1.5, 1.5), None),
+        ((1.0, 4.0, 4.0), (1.5, 1.5, 1.5), None),
+    ],
+)
+def test_one_axis_far_coarser_than_the_others_is_resampled_apart(
+    spacing_mm: tuple[float, ...], other_mm: tuple[float, ...], axis: int | None
+) -> None:
+    assert separate_axis(spacing_mm, other_mm) == axis
+
+
+@pytest.mark.parametrize(("ties_up", "taken"), [(True, [1, 3]), (False, [0, 2])])
+def test_of_two_nearest_voxels_the_side_decides(ties_up: bool, taken: list[int]) -> None:
+    weights = nearest_weights(np.arange(4.0), np.array([0.5, 2.5 - 1e-9]), ties_up=ties_up)
+    assert weights.argmax(axis=1).tolist() == taken
+    assert weights.sum() == 2
 
 
 @pytest.mark.parametrize("arrays", ARRAY_LIBRARIES)
