@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from appliance.dicom.ct_volume import CtVolume
-from appliance.dicom.geometry import SeriesGeometry
-from appliance.errors import Reason, SeriesRefused
-from appliance.segmentation.manifest import Channel, Manifest, NetworkInput
+from appliance.segmentation.manifest import Channel, NetworkInput
 from appliance.segmentation.resample import area_weights, cubic_weights, nearest_weights, separate_axis
 from appliance.segmentation.sliding_window import Tile
 from appliance.segmentation.working_grid import Box, WorkingGrid, enclosing
