@@ -30,7 +30,7 @@ CLASSES = {
 RECIPE = {
     "classes": list(CLASSES),
     "folds": 1,
-    "epochs": 14,
+    "epochs": 30,
     "steps": 50,
     "patch": [32, 48, 64],
     "features": [8, 16, 32],
