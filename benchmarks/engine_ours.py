@@ -10,6 +10,7 @@ import numpy as np
 
 from appliance.dicom.ct_volume import CtVolume
 from appliance.dicom.geometry import SeriesGeometry
+from appliance.dicom.scan_description import ScanDescription
 from appliance.segmentation.arrays import host_arrays
 from appliance.segmentation.backends.here import Wishes
 from appliance.segmentation.engine_record import EngineRecord
@@ -19,6 +20,7 @@ from appliance.segmentation.manifest import Manifest
 from appliance.segmentation.model_package import ModelPackage, load_package
 from appliance.segmentation.opening import Gate, WarmModel, open_model
 from appliance.segmentation.preprocess import to_working_grid
+from appliance.segmentation.within_memory import segment_within_memory
 from appliance.segmentation.working_grid import WorkingGrid
 from benchmarks import engine_cases as cases
 
@@ -115,6 +117,35 @@ def pipeline(network_folder: Path) -> dict[str, Any]:
     return cases.measured(run) | {"tiles": runs, "engine": ensemble.networks[0].engine}
 
 
+def five_folds(network_folder: Path, device: str, slices: int) -> dict[str, Any]:
+    """Five folds, 512 x 512 voxels a slice, 1.5 mm: from the volume in memory to masks, planned as a worker does it."""
+    folder = network_folder / "five"
+    folder.mkdir(exist_ok=True)
+    content = (network_folder / "fold_0.onnx").read_bytes()
+    folds = []
+    for number in range(5):
+        (folder / f"fold_{number}.onnx").write_bytes(content)
+        folds.append({"file": f"fold_{number}.onnx", "sha256": hashlib.sha256(content).hexdigest()})
+    wanted = {"spacing_mm": (1.5, 1.5, 1.5), "overlap": 0.5}
+    described = manifest(8, folds=folds, input=wanted, ensemble="mean_softmax", precisions=("float16", "bfloat16"))
+    (folder / "manifest.json").write_text(json.dumps(described))
+    tile = cases.channel(cases.scan_hu())[32:128, 80:176, 80:176].copy()
+    gate = Gate(lambda _: tile[np.newaxis, np.newaxis], EngineRecord(folder / "examined.json"))
+    model = open_model(load_package(folder), Wishes(device=device), gate)
+    y, x = np.ogrid[:512, :512]
+    body = ((y - 256) / 130) ** 2 + ((x - 256) / 200) ** 2 < 1
+    hu = np.repeat(np.where(body, 30, -1000).astype(np.int16)[np.newaxis], slices, axis=0)
+    scan = CtVolume(hu, SeriesGeometry.axial(hu.shape, (2.5, 0.977, 0.977), (0.0, 0.0, 0.0)))
+    model.ensemble().networks[0].run(np.zeros((1, 1, *cases.TILE), np.float32))
+    plans: list[str] = []
+
+    def run() -> dict[str, Any]:
+        found = segment_within_memory(model, scan, ScanDescription(), on_plan=plans.append)
+        return {"labels": len(found.masks)}
+
+    return cases.measured(run) | {"engine": f"{model.words}; {plans[-1]}"}
+
+
 def back(logits_file: Path, way: str) -> dict[str, Any]:
     """Eight classes from 1.5 mm to 200 x 512 x 512 labels, planes coming in as finished rows of tiles do."""
     geometry = SeriesGeometry.axial((200, 512, 512), (2.5, 0.977, 0.977), (0.0, 0.0, 0.0))
@@ -158,6 +189,8 @@ def main() -> None:
         cases.answer(pipeline(Path(arguments[0])))
     elif case == "gate":
         cases.answer({"words": best_engine(Path(arguments[0])).words})
+    elif case == "five":
+        cases.answer(five_folds(Path(arguments[0]), arguments[1], int(arguments[2])))
     elif case == "back":
         cases.answer(back(Path(arguments[0]), arguments[1]))
     elif case == "classes":

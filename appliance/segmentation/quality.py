@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from appliance.dicom.geometry import SeriesGeometry
 from appliance.dicom.roi import RoiMask
@@ -81,7 +80,7 @@ def doubt_of(fold_dice: float | None, entropy: float | None, draft_entropy: floa
     """One number for what is known of disagreement and entropies; None where nothing is."""
     disagreement = None if fold_dice is None else 1 - fold_dice + LEAST_DISAGREEMENT
     signs = [max(sign, LEAST_DISAGREEMENT) for sign in (disagreement, entropy, draft_entropy) if sign is not None]
-    return float(stats.gmean(signs)) if signs else None
+    return float(np.exp(np.mean(np.log(signs)))) if signs else None
 
 
 def mean_known(values: Sequence[float | None]) -> float | None:
@@ -109,7 +108,7 @@ def beyond_limits(found: RoiQuality, limits: QualityLimits) -> Iterator[str]:
     if _above(found.entropy, limits.max_entropy):
         yield f"the model wavers (entropy {found.entropy:.2f} nats, up to {limits.max_entropy:.2f} is usual)"
     if _above(found.doubt, limits.max_doubt):
-        yield f"a doubt of {found.doubt:.3f}, above {limits.max_doubt:.3f} it may be wrong"
+        yield f"the model is less sure of it than usual (doubt {found.doubt:.3f}, up to {limits.max_doubt:.3f} is usual)"
     if limits.volume_cm3 is not None and not _within(found.volume_cm3, limits.volume_cm3):
         low, high = limits.volume_cm3
         yield f"its volume is {found.volume_cm3:.0f} cm3, usually {low:.0f} to {high:.0f} cm3"

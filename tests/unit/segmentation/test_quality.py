@@ -90,7 +90,7 @@ def test_without_limits_nothing_is_flagged() -> None:
     [
         ({"min_fold_dice": 0.9}, "the folds agree by 0.82 only, 0.90 or more is usual"),
         ({"max_entropy": 0.001}, "the model wavers (entropy"),
-        ({"max_doubt": 0.01}, "a doubt of 0."),
+        ({"max_doubt": 0.01}, "less sure of it than usual (doubt 0."),
         ({"volume_cm3": [60.0, 600.0]}, "its volume is 7 cm3, usually 60 to 600 cm3"),
         ({"volume_cm3": [1.0, 5.0]}, "usually 1 to 5 cm3"),
     ],
