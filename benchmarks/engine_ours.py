@@ -167,7 +167,7 @@ def many_classes(classes: int) -> dict[str, Any]:
     described = {
         "ensemble": "mean_softmax",
         "accumulate": "float16",
-        "input": {"spacing_mm": (1.5, 1.5, 1.5), "overlap": 0.5},
+        "input": {"spacing_mm": (1.5, 1.5, 1.5)},
     }
     ensemble, network = constant_ensemble(classes, **described)
     _, y, x = np.ogrid[:350, :512, :512]
