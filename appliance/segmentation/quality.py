@@ -108,7 +108,7 @@ def beyond_limits(found: RoiQuality, limits: QualityLimits) -> Iterator[str]:
     if _above(found.entropy, limits.max_entropy):
         yield f"the model wavers (entropy {found.entropy:.2f} nats, up to {limits.max_entropy:.2f} is usual)"
     if _above(found.doubt, limits.max_doubt):
-        yield f"the model is less sure of it than usual (doubt {found.doubt:.3f}, up to {limits.max_doubt:.3f} is usual)"
+        yield f"the model is less sure of it than usual (doubt {found.doubt:.3f}, up to {limits.max_doubt:.3f})"
     if limits.volume_cm3 is not None and not _within(found.volume_cm3, limits.volume_cm3):
         low, high = limits.volume_cm3
         yield f"its volume is {found.volume_cm3:.0f} cm3, usually {low:.0f} to {high:.0f} cm3"
