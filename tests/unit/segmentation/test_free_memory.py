@@ -1,9 +1,10 @@
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from appliance.segmentation.free_memory import host_free_bytes, peak_measured
+from appliance.segmentation.free_memory import host_free_bytes
 
 GIB = 1 << 30
 
@@ -55,9 +56,15 @@ def test_this_machine_has_some_free_memory() -> None:
 
 
 def test_the_peak_within_a_block_is_measured_though_it_is_given_back_before_the_end() -> None:
-    with peak_measured() as taken:
-        np.ones(40_000_000, np.uint8).sum()
-    assert 35e6 < taken.host_bytes < 200e6
-    with peak_measured() as nothing:
-        pass
-    assert nothing.host_bytes < 35e6
+    """In a process of its own: of a large one the kernel may take back as much meanwhile as the block takes."""
+    script = (
+        "import numpy as np\n"
+        "from appliance.segmentation.free_memory import peak_measured\n"
+        "with peak_measured() as taken: np.ones(40_000_000, np.uint8).sum()\n"
+        "with peak_measured() as nothing: pass\n"
+        "print(taken.host_bytes, nothing.host_bytes)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    taken, nothing = map(int, answer.stdout.split())
+    assert 35e6 < taken < 200e6
+    assert nothing < 35e6
