@@ -169,7 +169,9 @@ def _roi_words(roi: RoiRule) -> Iterator[str]:
     if roi.keep == "largest":
         yield "the largest part"
     elif roi.keep != "all":
-        yield f"parts of at least {100 * float(roi.keep.partition(':')[2]):g} % of the largest"
+        rule, _, share = roi.keep.partition(":")
+        whole = {"min_fraction": "the largest", "min_share": "all parts together, and the largest"}[rule]
+        yield f"parts of at least {100 * float(share):g} % of {whole}"
     if roi.fill_holes != "none":
         yield {"axial": "holes in slices filled", "all": "holes filled"}[roi.fill_holes]
     if roi.smooth_mm:
