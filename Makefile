@@ -18,6 +18,9 @@ test: $(VENV)/.dev  ## all tests, linters and type checks
 	@$(BIN)/python -m pytest tests/unit -n 2 $(ARGS)
 	@$(BIN)/python -m pytest tests --ignore=tests/unit $(ARGS)
 
+soak: $(VENV)/.dev  ## the long form of the faults: hours of kills, power cuts and hostile peers
+	@$(BIN)/python -m pytest tests/faults --long --timeout=0 $(ARGS)
+
 unit: $(VENV)/.dev  ## the quick tests alone
 	@$(BIN)/python -m pytest tests/unit -n 2 $(ARGS)
 

@@ -80,6 +80,7 @@ def _run_role(role: str, settings: Settings, *, leave_with_parent: bool) -> None
 _role_command("listen", "Receive only: the DICOM listener.")
 _role_command("assemble", "Complete series and ring for workers only.")
 _role_command("deliver", "Send results only.")
+_role_command("tend", "Only what is done from time to time: sign the trail, reconcile, fetch, make room.")
 
 
 @main.command()

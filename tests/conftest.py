@@ -16,6 +16,11 @@ from tests.support.gpu import why_no_gpu
 WITHOUT_GPU = "not run without a GPU"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="the long form of the tests of faults")
+    parser.addoption("--evidence", metavar="FILE", help="keep what the tests of faults counted")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # pynetdicom leaves the socket of an association that nobody answered to the garbage collector
     config.addinivalue_line("filterwarnings", "ignore:unclosed <socket:ResourceWarning")

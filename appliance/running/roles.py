@@ -1,4 +1,4 @@
-"""The four processes of the appliance. Each runs until SIGTERM, alone or under the supervisor.
+"""The processes of the appliance. Each runs until SIGTERM, alone or under the supervisor.
 
 They crash rather than limp: what cannot be gone on with (a database that is away) ends the process, and whoever
 supervises it starts it again. Nothing is lost by that, because the truth is on disk and in rows.
@@ -108,11 +108,23 @@ def work(settings: Settings) -> None:
         _close(database, "worker")
 
 
+def tend(settings: Settings) -> None:
+    """See to what is done from time to time."""
+    from appliance.running.caretaker import Caretaker, Duty
+
+    stop = stop_on_signal()
+    database, _spool = _open(settings, "caretaker")
+    duties: list[Duty] = []
+    Caretaker(duties).run(stop)
+    _close(database, "caretaker")
+
+
 ROLES: dict[str, Callable[[Settings], None]] = {
     "listen": listen,
     "assemble": assemble,
     "work": work,
     "deliver": deliver,
+    "tend": tend,
 }
 """The kinds of processes that `delineate up` supervises, by the command that runs each; workers one a device."""
 
