@@ -1,4 +1,4 @@
-"""`make bench-model`: docs/bundled-model.md, what the bundled model is worth, through the engine that the appliance runs.
+"""`make bench-model`: docs/bundled-model.md, what the bundled model is worth, through the engine of the appliance.
 
 The real CT with its reference labels is read from the folder in DELINEATE_REAL_CT (series/ and reference_labels.npz);
 without it only the phantoms are scored and the page says so.
