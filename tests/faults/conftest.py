@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import WITHOUT_GPU
 from tests.support.evidence import FAILED, HELD, SKIPPED, Run, machine_words, write_evidence
 from tests.support.proof import Tally
+from tests.support.real_parts import PostgreSql
 
 _RUNS = pytest.StashKey[dict[str, tuple[str, str, Run]]]()
 _ENDED_EARLY = pytest.StashKey[bool]()
@@ -58,6 +59,14 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
         return
     assert tally.tried > 0, "nothing was counted"
     assert tally.failed == 0, f"{tally.failed} of {tally.tried} failed"
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSql]:
+    """A PostgreSQL for all tests of faults; each has databases of its own, and leaves the server as it found it."""
+    server = PostgreSql()
+    yield server
+    server.close()
 
 
 class _Ledger:
