@@ -12,6 +12,7 @@ from rich.table import Table
 from appliance import __version__
 from appliance.clock import now_utc
 from appliance.commands.asking import console, settings_of
+from appliance.commands.backup import backup, restore
 from appliance.commands.models import models
 from appliance.commands.segment import segment
 from appliance.dicom.roi import RoiTemplate
@@ -154,7 +155,9 @@ def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
         return {}
 
 
+main.add_command(backup)
 main.add_command(models)
+main.add_command(restore)
 main.add_command(segment)
 
 
