@@ -63,7 +63,8 @@ def test_a_box_restored_from_a_backup_made_in_the_middle_of_work_accounts_for_ev
     queued_again = 0
     for number in range(times(1, 6)):
         folder = tmp_path / str(number)
-        early, later = ([make_patient(folder / f"{w}{n}", f"{w}{n}") for n in range(2)] for w in ("early", "later"))
+        early = [make_patient(folder / f"early{n}", f"early{n}") for n in range(2)]
+        later = [make_patient(folder / "later", "later")]
         with FakePacs() as pacs:
             with ApplianceBox(folder / "first", pacs, databases(f"{tmp_path.name} {number} first")) as box:
                 box.send(early[0])
