@@ -1,6 +1,6 @@
 """The audit trail: `record` adds an event inside the transaction of the row that changed; `trail_of` reads it back.
 
-Events are only ever added. `EVENTS` is the whole vocabulary: what each event means in words, with the fields that
+Events are only ever added, and become readable when their transaction commits (records/chain.py). `EVENTS` is the whole vocabulary: what each event means in words, with the fields that
 the words use. No field holds a patient's name.
 """
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from appliance.records import chain
 from appliance.records.session import Transaction
 from appliance.records.tables import AuditEvent, ResultKind
 
@@ -84,7 +85,7 @@ def record(tx: Transaction, event: str, *, at: datetime, actor: str, case_id: in
         KeyError: the event is not in the vocabulary, or a field that its words need is missing.
     """
     EVENTS[event].format(**fields)
-    tx.add(AuditEvent(at=at, case_id=case_id, event=event, actor=actor, fields=fields))
+    chain.append(tx, at, case_id, event, actor, fields)
 
 
 def trail_of(tx: Transaction, case_id: int) -> list[TrailEntry]:
