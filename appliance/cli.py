@@ -12,6 +12,7 @@ from rich.table import Table
 from appliance import __version__
 from appliance.clock import now_utc
 from appliance.commands.asking import console, settings_of
+from appliance.commands.audit import audit
 from appliance.commands.models import models
 from appliance.commands.segment import segment
 from appliance.dicom.roi import RoiTemplate
@@ -154,6 +155,7 @@ def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
         return {}
 
 
+main.add_command(audit)
 main.add_command(models)
 main.add_command(segment)
 
@@ -234,41 +236,6 @@ def _existing(case: Case | None, case_id: int) -> Case:
     if case is None:
         raise click.ClickException(f"there is no case {case_id}; `delineate case list` shows those there are")
     return case
-
-
-@main.group()
-def audit() -> None:
-    """The audit trail: what happened, in words."""
-
-
-@audit.command("show")
-@click.argument("case_id", metavar="CASE", type=int)
-@click.pass_context
-def audit_show(ctx: click.Context, case_id: int) -> None:
-    """Print everything that happened to CASE."""
-    from appliance.audit.trail import trail_of
-    from appliance.records import Database, queries
-
-    settings = settings_of(ctx)
-    database = Database(settings.database_url)
-    database.check()
-    with database.reading() as tx:
-        entries = trail_of(tx, _existing(queries.case_by_id(tx, case_id), case_id).id)
-    console.print(showing.trail_table(entries, f"Audit trail of case {case_id}"))
-
-
-@audit.command("box")
-@click.option("--limit", default=50, show_default=True, help="How many of the newest events to show.")
-@click.pass_context
-def audit_box(ctx: click.Context, limit: int) -> None:
-    """Print what happened to this box: starts, stops, refused associations, models exchanged."""
-    from appliance.audit.trail import trail_of_box
-    from appliance.records import Database
-
-    database = Database(settings_of(ctx).database_url)
-    database.check()
-    with database.reading() as tx:
-        console.print(showing.trail_table(trail_of_box(tx, limit), "What happened to this box"))
 
 
 @main.command()

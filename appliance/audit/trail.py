@@ -1,7 +1,7 @@
 """The audit trail: `record` adds an event inside the transaction of the row that changed; `trail_of` reads it back.
 
-Events are only ever added, and become readable when their transaction commits (records/chain.py). `EVENTS` is the whole vocabulary: what each event means in words, with the fields that
-the words use. No field holds a patient's name.
+Events are only ever added, and become readable when their transaction commits (records/chain.py). `EVENTS` is the whole
+vocabulary: what each event means in words, with the fields that the words use. No field holds a patient's name.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,9 @@ EVENTS: dict[str, str] = {
     "process_started": "{process} started, version {version}",
     "process_stopped": "{process} stopped",
     "process_restarted": "{process} died with exit code {exit_code} and was started again",
+    "trail_signed": "the trail was signed up to event {seq}, hash {hash:.12}…, for {day}",
+    "trail_read": "the trail of {what} was shown to {user}",
+    "trail_exported": "{count} events of the trail were exported by {user}",
     "model_imported": "model {name} {version} imported from {source}, digest {digest:.12}…",
     "model_calibrated": "model {name} {version} made of {before}, its flags calibrated on {cases} cases",
     "model_activated": "model {name}: version {version} is active now, before it {before}",

@@ -101,7 +101,7 @@ def append(tx: Session, at: datetime, case_id: int | None, event_name: str, acto
     tx.info.setdefault(_WAITING, []).append(row)
 
 
-def links() -> Select[Any]:
+def links() -> Select[*tuple[Any, ...]]:
     """All events in order, as they are stored; read one by one by `link_of`."""
     raw_fields, raw_at = cast(AuditEvent.fields, Text), type_coerce(AuditEvent.at, String)
     return select(

@@ -18,6 +18,7 @@ from appliance.audit import trail
 from appliance.clock import now_utc
 from appliance.errors import SettingsError
 from appliance.records import Database
+from appliance.running.caretaker import Caretaker, Duty
 from appliance.settings import Settings
 from appliance.settings.box import WorkerSettings
 from appliance.spool import Spool
@@ -110,13 +111,17 @@ def work(settings: Settings) -> None:
 
 def tend(settings: Settings) -> None:
     """See to what is done from time to time."""
-    from appliance.running.caretaker import Caretaker, Duty
-
     stop = stop_on_signal()
     database, _spool = _open(settings, "caretaker")
-    duties: list[Duty] = []
-    Caretaker(duties).run(stop)
+    Caretaker(duties_of(settings, database)).run(stop)
     _close(database, "caretaker")
+
+
+def duties_of(settings: Settings, database: Database) -> list[Duty]:
+    """What the caretaker sees to."""
+    from appliance.audit.signing import HeadSigner
+
+    return [Duty("sign_trail", 60.0, HeadSigner(settings, database).sign_daily)]
 
 
 ROLES: dict[str, Callable[[Settings], None]] = {

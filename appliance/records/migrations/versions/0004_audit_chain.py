@@ -55,7 +55,7 @@ def upgrade() -> None:
         bound = []
         for row in rows:
             seq += 1
-            bound.append(linked(seq, previous, row))
+            bound.append(linked(seq, previous, dict(row)))
             previous = bound[-1]["hash"]
         op.bulk_insert(chained, bound)
     head = sa.table("audit_head", sa.column("id"), sa.column("seq"), sa.column("hash"))
@@ -148,7 +148,7 @@ def _refuse_changes(table: str) -> None:
         )
     # INSERT OR REPLACE removes a row without asking the trigger of DELETE
     op.execute(
-        f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} "
+        f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} "  # noqa: S608 - the names stand above
         f"WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id) "
         f"BEGIN SELECT RAISE(ABORT, '{sentence}'); END"
     )
