@@ -113,6 +113,13 @@ def structures_to_look_at(tx: Transaction, case_ids: Sequence[int]) -> dict[int,
     return {row.case_id: row.fields["to_look_at"] for row in tx.scalars(query) if row.case_id is not None}
 
 
+def words_of(event: str, fields: dict[str, Any]) -> str:
+    """What an event says, whichever release recorded it."""
+    try:
+        return EVENTS[event].format(**{**_AT_FIRST, **fields})
+    except (KeyError, ValueError, TypeError):  # a release that said more, or less, or otherwise
+        return str(fields)
+
+
 def _entry(row: AuditEvent) -> TrailEntry:
-    words = EVENTS[row.event].format(**{**_AT_FIRST, **row.fields}) if row.event in EVENTS else str(row.fields)
-    return TrailEntry(row.at, row.event, row.actor, words)
+    return TrailEntry(row.at, row.event, row.actor, words_of(row.event, row.fields))

@@ -120,9 +120,13 @@ def tend(settings: Settings) -> None:
 
 def duties_of(settings: Settings, database: Database) -> list[Duty]:
     """What the caretaker sees to."""
+    from appliance.audit.feed import CollectorFeed
     from appliance.audit.signing import HeadSigner
 
-    return [Duty("sign_trail", 60.0, HeadSigner(settings, database).sign_daily)]
+    return [
+        Duty("sign_trail", 60.0, HeadSigner(settings, database).sign_daily),
+        Duty("tell_collector", 2.0, CollectorFeed(settings, database).send_waiting),
+    ]
 
 
 ROLES: dict[str, Callable[[Settings], None]] = {

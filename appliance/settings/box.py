@@ -124,6 +124,17 @@ class Peer(Section):
     storage_commitment: bool = False  #: ask it to commit to what it accepted (PS3.4 Annex J)
 
 
+class AuditSettings(Section):
+    """`[audit]`: who is told what happened (docs/audit.md)."""
+
+    collector: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]+):[0-9]{1,5}$")] | None = None
+    """host:port of a syslog collector of DICOM audit messages; nobody is told when absent."""
+    collector_tls: bool = True  #: RFC 5425 with the files of [tls]; off: plain TCP, which anybody on the way can read
+    collector_certificate: CertificateName | None = None
+    """SHA-256 fingerprint of its certificate, or a name in it; when absent, its host must be in it."""
+    collector_timeout_s: Seconds = 30.0  #: how long it may take for what it is sent at once
+
+
 class BoxSettings(Section):
     """appliance.toml: its tables."""
 
@@ -134,3 +145,4 @@ class BoxSettings(Section):
     intake: IntakeSettings = IntakeSettings()
     worker: WorkerSettings = WorkerSettings()
     delivery: DeliverySettings = DeliverySettings()
+    audit: AuditSettings = AuditSettings()
