@@ -129,9 +129,7 @@ class Settings(BoxSettings):
         if self.tls_files is None and self.intake.tls != "off":
             raise Mistake(f"intake.tls is {self.intake.tls}, but there is no table [tls]; add it", ("intake", "tls"))
         if self.audit.collector is not None and self.audit.collector_tls and self.tls_files is None:
-            sentence = (
-                "audit.collector is called over TLS, but there is no table [tls]; add it or turn collector_tls off"
-            )
+            sentence = "audit.collector needs a table [tls]; add it, or turn audit.collector_tls off"
             raise Mistake(sentence, ("audit", "collector"))
         for name, peer in self.peers.items():
             if peer.tls and self.tls_files is None:
