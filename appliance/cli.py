@@ -1,12 +1,10 @@
 """The command line: `delineate`. Reads the settings, wires a role or a question to them, and speaks to people."""
 
 import logging
-import sys
 from functools import partial
 from pathlib import Path
 
 import click
-import structlog
 from rich.table import Table
 
 from appliance import __version__
@@ -52,9 +50,10 @@ def main(ctx: click.Context, folder: Path) -> None:
 @click.pass_context
 def up(ctx: click.Context) -> None:
     """Start and supervise everything on this box."""
+    from appliance.running.log_lines import log_to_stderr
     from appliance.running.supervisor import Supervisor
 
-    _log_to_stderr()
+    log_to_stderr()
     Supervisor(settings_of(ctx)).run()
 
 
@@ -71,8 +70,9 @@ def _role_command(role: str, words: str) -> None:
 
 def _run_role(role: str, settings: Settings, *, leave_with_parent: bool) -> None:
     from appliance.running import roles
+    from appliance.running.log_lines import log_to_stderr
 
-    _log_to_stderr()
+    log_to_stderr()
     if leave_with_parent:
         roles.leave_with_parent()
     roles.ROLES[role](settings)
@@ -268,22 +268,3 @@ def demo(ctx: click.Context, folder: Path, ct: Path | None, *, keep: bool) -> No
 
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     run_demo(settings_of(ctx), folder, ct, console, keep=keep)
-
-
-def _log_to_stderr() -> None:
-    """Events, not sentences: JSON lines for machines, colours for a terminal; never a header's free text."""
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks if not sys.stderr.isatty() else structlog.dev.set_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote what the header says
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")

@@ -93,7 +93,7 @@ def answer(app: Celery, bench: Workbench) -> None:
 
     listening = f"--queues={','.join(queues_of(bench.device))}"
     options = ["--pool=solo", "--concurrency=1", "--loglevel=WARNING", f"--hostname={bench.worker}@%h", listening]
-    app.worker_main(["worker", *options])
+    app.worker_main(["--quiet", "worker", *options])  # its banner would go past what keeps a broken stdout harmless
 
 
 def queues_of(device: str) -> list[str]:
