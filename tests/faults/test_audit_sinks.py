@@ -1,6 +1,10 @@
 """F29: whoever is told what happens may be away, slow or broken; the trail holds it for them, and the box goes on."""
 
+import os
 import random
+import re
+import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +13,17 @@ import pytest
 from appliance.audit import trail
 from appliance.audit.feed import CollectorFeed, waiting
 from appliance.records import Database
+from appliance.records.tables import CaseState
+from tests.support.appliance_box import ApplianceBox
 from tests.support.certificates import Authority
 from tests.support.config_folder import make_settings
+from tests.support.fake_pacs import FakePacs
+from tests.support.patients import make_patient
 from tests.support.proof import Tally
 from tests.support.rows import NOON
 from tests.support.syslog_collector import Mood, SyslogCollector
+from tests.support.trails import verified
+from tests.support.waiting import wait_until
 
 Times = Callable[[int, int], int]
 
@@ -55,3 +65,35 @@ def _record(database: Database, numbers: range) -> None:
             for number in range(start, min(start + 100, numbers.stop)):
                 name = f"process {number}"
                 trail.record(tx, "process_stopped", at=NOON, actor=name, process=name)
+
+
+@pytest.mark.fault("F29", "never stuck")
+def test_with_logs_on_a_full_disk_and_in_a_closed_pipe_a_case_is_delivered_and_all_of_its_events_are_told(
+    tmp_path: Path, tally: Tally, times: Times
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    authority = Authority(tmp_path / "authority")
+    with SyslogCollector(authority.issue("collector").files) as collector, FakePacs() as pacs:
+        table = {"collector": f"127.0.0.1:{collector.port}"}
+        box = ApplianceBox(tmp_path / "box", pacs, {"audit": table, "tls": authority.issue("box").table})
+        with Path("/dev/full").open("wb") as full:
+            box._process = subprocess.Popen(box.command("up"), stdout=full, stderr=writing)
+        os.close(writing)
+        try:
+            wait_until(box.is_ready, 60, "the appliance to answer C-ECHO")
+            for number in range(times(1, 20)):
+                series = make_patient(tmp_path / f"{number}", f"logs are broken {number}")
+                box.send(series)
+                case = box.wait_for_case(series[0], CaseState.COMMITTED)
+                tally.count(held=box.events(case).count("case_committed") == 1)
+            wait_until(lambda: waiting(box.database) == 0, 30, "the collector to have read everything")
+            box.stop()
+        finally:
+            box.kill()
+        verdict = verified(box.database, box.settings)
+        assert verdict.broken is None
+        assert verdict.heads == 1, "signed on the first day"
+    codes = Counter(re.findall(rb'EventID csd-code="(\d+)"', b"".join(collector.distinct)))
+    assert {b"110100", b"110102", b"110103", b"110104"} <= codes.keys()
+    tally.figures["events in the trail, all in order"] = str(verdict.events)
