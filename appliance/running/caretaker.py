@@ -16,7 +16,7 @@ from appliance.errors import ApplianceError
 from appliance.records.session import DatabaseUnavailable
 
 STOP_WITHIN_S = 2.0
-"""Duties that are at work for longer when the process stops are left behind; each is written so that this is harmless."""
+"""Duties that are at work for longer when the process stops are left behind; each is written so that it may be."""
 
 log = structlog.get_logger()
 
