@@ -38,6 +38,8 @@ class Reason(StrEnum):
     SLICE_MISSING = "slice_missing"  #: a gap in the series that a missing slice explains
     SLICE_GAPS_UNEVEN = "slice_gaps_uneven"  #: distances between slices differ
     TOO_FEW_SLICES = "too_few_slices"  #: fewer slices than a volume needs
+    SERIES_INCOMPLETE = "series_incomplete"  #: the PACS has more slices of the series than came
+    COUNT_UNKNOWN = "count_unknown"  #: the protocol wants the PACS's count of the series, and it could not be had
     ORIENTATION_UNSUPPORTED = "orientation_unsupported"  #: the planes are not close to axial, or not in one line
     NO_PROTOCOL = "no_protocol"  #: no protocol fits the series
     MODEL_MISSING = "model_missing"  #: the protocol names a model package that is not installed

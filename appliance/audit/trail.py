@@ -31,8 +31,10 @@ EVENTS: dict[str, str] = {
     "slices_repeated": "slices that came again with the same content: {count}; nothing changed",
     "instance_quarantined": "an object was set aside: {sentence}",
     "instance_conflict": "a slice came with other content under a known SOP Instance UID; both are kept",
-    "series_incomplete": "the series has a gap, waiting up to {wait_s:g} s for the rest: {sentence}",
-    "series_complete": "series complete: {slices} slices over {extent_mm:.0f} mm, quiet for {quiet_s:.0f} s",
+    "series_incomplete": "the series is not whole, waiting up to {wait_s:g} s for the rest: {sentence}",
+    "count_answered": "{peer} says that the series has {expected} slices; here are {here}",
+    "count_unanswered": "{peer} did not say how many slices the series has: {sentence}",
+    "series_complete": "series complete: {slices} slices over {extent_mm:.0f} mm, quiet {quiet_s:.0f} s; by {signs}",
     "protocol_chosen": "protocol {protocol} fits; model {model}",
     "case_refused": "refused ({reason}): {sentence}",
     "work_started": "worker {worker} took the case, attempt {attempt}",
@@ -63,7 +65,7 @@ EVENTS: dict[str, str] = {
     "case_committed": "kept by {destinations}",
 }
 
-_AT_FIRST = {"object": ResultKind.RTSTRUCT.in_words}
+_AT_FIRST = {"object": ResultKind.RTSTRUCT.in_words, "signs": "quiet time and geometry"}
 """What older events do not say, because there was nothing else."""
 
 
@@ -83,7 +85,7 @@ def record(tx: Transaction, event: str, *, at: datetime, actor: str, case_id: in
     Raises:
         KeyError: the event is not in the vocabulary, or a field that its words need is missing.
     """
-    EVENTS[event].format(**fields)
+    EVENTS[event].format(**{**_AT_FIRST, **fields})
     tx.add(AuditEvent(at=at, case_id=case_id, event=event, actor=actor, fields=fields))
 
 

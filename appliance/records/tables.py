@@ -52,6 +52,16 @@ class InstanceState(StrEnum):
     QUARANTINED = "quarantined"  #: could not be used as an instance of any series
 
 
+class CountSign(StrEnum):
+    """What the PACS's own number of slices says about a series."""
+
+    NOT_ASKED = "not_asked"  #: nobody is asked
+    UNANSWERED = "unanswered"  #: the count is not confirmed: the PACS was asked and did not say
+    SHORT = "short"  #: the PACS has more slices than are here
+    CONFIRMED = "confirmed"  #: as many are here
+    SURPLUS = "surplus"  #: more are here
+
+
 class PartState(StrEnum):
     """How far one model's share of a case is."""
 
@@ -143,6 +153,11 @@ class Case(Base):
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     progress: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     input_digest: Mapped[str | None] = mapped_column(String(64))
+    count_sign: Mapped[CountSign] = mapped_column(_state_column(CountSign), default=CountSign.NOT_ASKED)
+    count_wanted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: since when the PACS's count is wanted
+    count_asked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: when the PACS was last asked, to the end
+    expected_slices: Mapped[int | None]  #: the PACS's count, when it last said one
+    count_sentence: Mapped[str | None] = mapped_column(Text)  #: why there is no count
 
     instances: Mapped[list[Instance]] = relationship(secondary="case_instances", order_by=Instance.id)
     results: Mapped[list["Result"]] = relationship(order_by="Result.id", lazy="selectin", cascade="all, delete-orphan")
