@@ -10,6 +10,7 @@ from typing import Any
 
 from appliance.audit import trail
 from appliance.casework.case import Move, move
+from appliance.casework.operating import force_complete, is_held_by_a_person, refuse_to_force
 from appliance.casework.protocols import choose_protocol
 from appliance.dicom.ct_series import assemble_series
 from appliance.dicom.ct_slice import CtSlice, parse_slice
@@ -74,8 +75,8 @@ class Assembler:
         with self._database.reading() as tx:
             receiving = queries.cases_in(tx, CaseState.RECEIVING)
             waiting = queries.cases_in(tx, CaseState.INCOMPLETE)
-            quiet = [case.id for case in receiving if case.last_arrival_at <= quiet_since]
-            return quiet + [case.id for case in waiting if case.entered_state_at <= waited_since]
+            quiet = [case.id for case in receiving if case.last_arrival_at <= quiet_since or case.forced_by]
+            return quiet + [case.id for case in waiting if case.entered_state_at <= waited_since or case.forced_by]
 
     def _examine(self, case_id: int, now: datetime) -> None:
         with self._database.transaction() as tx:
@@ -96,21 +97,16 @@ class Assembler:
         first = read_identity(self._spool.instance_path(instances[0].digest))
         protocol = choose_protocol(first, self._settings.protocols.values())
         series = assemble_series(slices, uneven_gaps=protocol.uneven_gaps)
-        quiet_s = (now - case.last_arrival_at).total_seconds()
-        extent_mm = float(series.geometry.gaps_mm.sum())
-        move(
-            tx,
-            case,
-            Move.COMPLETE,
-            at=now,
-            actor=ACTOR,
-            slices=len(instances),
-            quiet_s=quiet_s,
-            extent_mm=extent_mm,
-        )
+        count, extent_mm = len(instances), float(series.geometry.gaps_mm.sum())
+        if case.forced_by is None:
+            quiet_s = (now - case.last_arrival_at).total_seconds()
+            fields = {"slices": count, "quiet_s": quiet_s, "extent_mm": extent_mm}
+            move(tx, case, Move.COMPLETE, at=now, actor=ACTOR, **fields)
+        else:
+            force_complete(tx, case, at=now, slices=count, extent_mm=extent_mm)
         case.protocol, case.model = protocol.name, ", ".join(protocol.models)
-        fields = {"protocol": protocol.name, "model": case.model}
-        trail.record(tx, "protocol_chosen", at=now, actor=ACTOR, case_id=case.id, **fields)
+        chosen = {"protocol": protocol.name, "model": case.model}
+        trail.record(tx, "protocol_chosen", at=now, actor=ACTOR, case_id=case.id, **chosen)
 
     def _slices(self, instances: list[Instance]) -> list[CtSlice]:
         if any(instance.state is InstanceState.CONFLICT for instance in instances):
@@ -122,7 +118,9 @@ class Assembler:
         return [parse_slice(self._spool.instance_path(instance.digest)) for instance in instances]
 
     def _refuse_or_wait(self, tx: Transaction, case: Case, refused: Refused, now: datetime) -> None:
-        if refused.reason in _MAY_STILL_COME and case.state is CaseState.RECEIVING:
+        if case.forced_by is not None:
+            refuse_to_force(tx, case, at=now, actor=ACTOR, sentence=refused.sentence)
+        elif refused.reason in _MAY_STILL_COME and case.state is CaseState.RECEIVING:
             wait_s = self._settings.intake.incomplete_wait_s
             fields = {"reason": refused.reason, "sentence": refused.sentence, "wait_s": wait_s}
             move(tx, case, Move.WAIT_FOR_SLICES, at=now, actor=ACTOR, **fields)
@@ -140,7 +138,7 @@ class Assembler:
                     move(tx, case, Move.REPEAT, at=now, actor=ACTOR)
                     destinations = [delivery.destination for delivery in queries.deliveries_of(tx, case)]
                     queries.put_in_outbox(tx, case, destinations, now)
-                elif case.state in {CaseState.REFUSED, CaseState.FAILED}:
+                elif case.state in {CaseState.REFUSED, CaseState.FAILED} and not is_held_by_a_person(case):
                     self._reconsider(tx, case, now)
 
     def _reconsider(self, tx: Transaction, case: Case, now: datetime) -> None:
