@@ -20,6 +20,7 @@ class Reason(StrEnum):
     """Stable reason codes, in the order in which a case can meet them."""
 
     UNREADABLE = "unreadable"  #: not a DICOM data set that can be parsed
+    PARSER_DIED = "parser_died"  #: reading the object crashed, hung or ate up the memory of the process that reads
     UID_INVALID = "uid_invalid"  #: an empty, over-long or malformed UID
     SOP_CLASS_NOT_CT = "sop_class_not_ct"  #: the object is not a CT Image
     ELEMENT_MISSING = "element_missing"  #: a header element that the geometry or the result needs is absent
@@ -55,6 +56,8 @@ class Reason(StrEnum):
     STRUCTURE_SET_UNCLEAR = "structure_set_unclear"  #: a structure set that contradicts itself or leaves a place open
     WORKER_LOST = "worker_lost"  #: the worker died or failed on this case too often
     DESTINATION_REFUSES = "destination_refuses"  #: the destination answered that it will never take the object
+    PARKED_BY_OPERATOR = "parked_by_operator"  #: a person stopped the case until somebody tries it again
+    CANCELLED_BY_OPERATOR = "cancelled_by_operator"  #: a person ended the case without a result
 
 
 class ApplianceError(Exception):

@@ -12,7 +12,7 @@ from pydicom.sequence import Sequence
 from pynetdicom import build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance  # type: ignore[attr-defined]
 
-from appliance.delivery.store_scu import UNCOMPRESSED, Caller, NotDelivered
+from appliance.delivery.store_scu import UNCOMPRESSED, Caller, NeverDeliverable, NotDelivered
 from appliance.dicom.commitment_report import commitment_report
 from appliance.settings import Peer
 
@@ -51,17 +51,16 @@ def request_commitment(
 
     ae = caller.application_entity()
     ae.add_requested_context(StorageCommitmentPushModel, UNCOMPRESSED)
-    association = ae.associate(
-        peer.host,
-        peer.port,
-        ae_title=peer.ae_title,
-        ext_neg=[build_role(StorageCommitmentPushModel, scu_role=True)],
-        evt_handlers=[(evt.EVT_N_EVENT_REPORT, hear)],
-    )
-    if not association.is_established:
-        if association.rejected_contexts:
-            raise NotDelivered("it does not offer storage commitment; turn storage_commitment off in peers.toml")
-        raise NotDelivered("it could not be asked for storage commitment; it does not answer")
+    try:
+        association = caller.associate(
+            ae,
+            peer,
+            roles=[build_role(StorageCommitmentPushModel, scu_role=True)],
+            handlers=[(evt.EVT_N_EVENT_REPORT, hear)],
+        )
+    except NeverDeliverable as problem:
+        sentence = "it does not offer storage commitment; turn storage_commitment off in peers.toml"
+        raise NotDelivered(sentence) from problem
     try:
         status, _ = association.send_n_action(
             _request(instance, transaction_uid),

@@ -35,7 +35,7 @@ class Outbox:
         self._settings = settings
         self._database = database
         self._spool = spool
-        self._caller = Caller(settings.intake.ae_title, settings.delivery.network_timeout_s)
+        self._caller = Caller.of(settings, settings.delivery.network_timeout_s)
 
     def sweep(self, now: datetime) -> None:
         """One round: hear what was committed, then send or ask what is due."""

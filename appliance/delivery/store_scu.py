@@ -4,17 +4,20 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from appliance import IMPLEMENTATION_CLASS_UID, __version__
-from appliance.errors import ApplianceError
-from appliance.settings import Peer
+from appliance.errors import ApplianceError, SettingsError
+from appliance.settings import Peer, Settings
+from appliance.settings.tls import CallingContext, TlsFiles, calling_context
 
 UNCOMPRESSED: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 """Proposed for everything that is not an object; never Deflated, which inflates without bound."""
@@ -34,6 +37,12 @@ class Caller:
 
     ae_title: str
     network_timeout_s: float
+    tls_files: TlsFiles | None = None  #: what we show and whom we trust, for peers with `tls`
+
+    @classmethod
+    def of(cls, settings: Settings, network_timeout_s: float) -> Self:
+        """The caller that this box is."""
+        return cls(settings.intake.ae_title, network_timeout_s, settings.tls_files)
 
     def application_entity(self) -> AE:
         """A pynetdicom AE with our title, versions and time limits."""
@@ -44,28 +53,53 @@ class Caller:
         ae.connection_timeout = min(self.network_timeout_s, 10.0)
         return ae
 
-    def associate(self, ae: AE, peer: Peer) -> Association:
-        """An association with `peer` for the contexts that `ae` asks for.
+    def associate(
+        self,
+        ae: AE,
+        peer: Peer,
+        *,
+        roles: Iterable[SCP_SCU_RoleSelectionNegotiation] = (),
+        handlers: Iterable[tuple[Any, ...]] = (),
+    ) -> Association:
+        """An association with `peer` for the contexts that `ae` asks for, over TLS where it has `tls`.
 
         Raises:
-            NotDelivered: nobody answers there, or the peer rejects us.
+            NotDelivered: nobody answers there, it is not who it should be, or it rejects us.
             NeverDeliverable: the peer takes none of the contexts.
         """
+        context = self._context(peer)
         association = ae.associate(
             peer.host,
             peer.port,
             ae_title=peer.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _send_without_delay)],
+            ext_neg=list(roles),
+            evt_handlers=[(evt.EVT_CONN_OPEN, _send_without_delay), *handlers],
+            tls_args=None if context is None else (context, peer.host),
         )
         if association.is_established:
             return association
         if association.rejected_contexts:  # all of them, or the association would have come about
             raise NeverDeliverable(_not_accepted(association.rejected_contexts[0].abstract_syntax))
+        raise NotDelivered(self._why_not(association, peer, context))
+
+    def _context(self, peer: Peer) -> CallingContext | None:
+        """What TLS needs, read anew for each call: a certificate that was renewed is used at once."""
+        if not peer.tls:
+            return None
+        if self.tls_files is None:
+            raise NotDelivered(f"{peer.ae_title} is called over TLS, and this caller has no certificate")
+        try:
+            return calling_context(self.tls_files, peer)
+        except SettingsError as problem:
+            raise NotDelivered(str(problem)) from problem
+
+    def _why_not(self, association: Association, peer: Peer, context: CallingContext | None) -> str:
         if association.is_rejected:
-            sentence = f"it rejects associations from {self.ae_title}; check that it knows this AE title"
-        else:
-            sentence = f"nobody answers at {peer.host}:{peer.port} as {peer.ae_title}"
-        raise NotDelivered(sentence)
+            return f"it rejects associations from {self.ae_title}; check that it knows this AE title"
+        if context is not None and context.problem:
+            return f"no TLS with {peer.host}:{peer.port}: {context.problem}"
+        over = "" if context is None else " over TLS; check also that it takes our certificate"
+        return f"nobody answers at {peer.host}:{peer.port} as {peer.ae_title}{over}"
 
 
 def send_files(

@@ -11,6 +11,7 @@ from typing import Any
 
 from appliance.audit import trail
 from appliance.casework.case import Move, move
+from appliance.casework.operating import force_complete, is_held_by_a_person, refuse_to_force
 from appliance.casework.protocols import choose_protocol
 from appliance.clock import monotonic_s
 from appliance.dicom.ct_series import assemble_series
@@ -97,7 +98,7 @@ class Assembler:
         """Find the protocol of a series by its first slice, so that its settings hold while it still receives."""
         with self._database.reading() as tx:
             still_open = queries.cases_in(tx, CaseState.RECEIVING, CaseState.INCOMPLETE)
-            new = [case.id for case in still_open if case.protocol is None and case.id not in self._met]
+            new = [case.id for case in still_open if case.foreseen_protocol is None and case.id not in self._met]
         for case_id in new:
             with self._database.transaction() as tx:
                 case = queries.case_by_id(tx, case_id)
@@ -106,7 +107,7 @@ class Assembler:
                     continue
                 try:
                     first = read_identity(self._spool.instance_path(instances[0].digest))
-                    case.protocol = choose_protocol(first, self._settings.protocols.values()).name
+                    case.foreseen_protocol = choose_protocol(first, self._settings.protocols.values()).name
                 except (Refused, OSError):
                     pass  # said in full once the series is quiet; until then the box's own settings hold
             self._met.add(case_id)
@@ -126,7 +127,9 @@ class Assembler:
             quiet_s = self._quiet.unchanged_s(case.id, _looks(case))
             if self._is_to_be_asked(case, rules, quiet_s):
                 to_ask.append(case.id)
-            if case.state is CaseState.INCOMPLETE:
+            if case.forced_by is not None:
+                to_examine.append((case.id, quiet_s, False))
+            elif case.state is CaseState.INCOMPLETE:
                 waited = quiet_s >= rules.incomplete_wait_s
                 if waited or count_sign(case, case.slices) is not case.count_sign:
                     to_examine.append((case.id, quiet_s, waited))
@@ -144,7 +147,7 @@ class Assembler:
         self._met &= still_open
 
     def _rules(self, case: Case) -> CompletionRules:
-        return self._settings.completion_rules(case.protocol, case.source_ae)
+        return self._settings.completion_rules(case.foreseen_protocol, case.source_ae)
 
     def _is_to_be_asked(self, case: Case, rules: CompletionRules, quiet_s: float) -> bool:
         if rules.peer is None or case.count_wanted_at is not None:
@@ -189,23 +192,27 @@ class Assembler:
         slices = self._slices(instances)
         first = read_identity(self._spool.instance_path(instances[0].digest))
         protocol = choose_protocol(first, self._settings.protocols.values())
-        case.protocol = protocol.name
+        case.foreseen_protocol = protocol.name
         rules = self._rules(case)
         series = assemble_series(slices, uneven_gaps=protocol.uneven_gaps)
-        check_count(case, case.slices, rules)
-        told = {
-            "slices": len(instances),
-            "quiet_s": quiet_s,
-            "extent_mm": float(series.geometry.gaps_mm.sum()),
-            "signs": deciding_signs(case, case.slices, rules),
-            "count": case.count_sign,
-            "expected": case.expected_slices,
-        }
-        move(tx, case, Move.COMPLETE, at=now, actor=ACTOR, **told)
+        extent_mm = float(series.geometry.gaps_mm.sum())
+        if case.forced_by is None:
+            check_count(case, case.slices, rules)
+            told = {
+                "slices": len(instances),
+                "quiet_s": quiet_s,
+                "extent_mm": extent_mm,
+                "signs": deciding_signs(case, case.slices, rules),
+                "count": case.count_sign,
+                "expected": case.expected_slices,
+            }
+            move(tx, case, Move.COMPLETE, at=now, actor=ACTOR, **told)
+        else:
+            force_complete(tx, case, at=now, slices=len(instances), extent_mm=extent_mm)
         case.count_wanted_at = None
-        case.model = ", ".join(protocol.models)
-        fields = {"protocol": protocol.name, "model": case.model}
-        trail.record(tx, "protocol_chosen", at=now, actor=ACTOR, case_id=case.id, **fields)
+        case.protocol, case.model = protocol.name, ", ".join(protocol.models)
+        chosen = {"protocol": protocol.name, "model": case.model}
+        trail.record(tx, "protocol_chosen", at=now, actor=ACTOR, case_id=case.id, **chosen)
 
     def _slices(self, instances: list[Instance]) -> list[CtSlice]:
         if any(instance.state is InstanceState.CONFLICT for instance in instances):
@@ -222,7 +229,9 @@ class Assembler:
         if case.count_sign is CountSign.SHORT and refused.reason is not Reason.SERIES_INCOMPLETE:
             sentence = f"{short_words(case, case.slices, rules)}; {sentence}"
         fields = {"reason": refused.reason, "sentence": sentence}
-        if refused.reason not in _MAY_STILL_COME or waited:
+        if case.forced_by is not None:
+            refuse_to_force(tx, case, at=now, actor=ACTOR, sentence=sentence)
+        elif refused.reason not in _MAY_STILL_COME or waited:
             case.count_wanted_at = None
             move(tx, case, Move.REFUSE, at=now, actor=ACTOR, **fields)
         elif case.state is CaseState.RECEIVING:
@@ -250,7 +259,7 @@ class Assembler:
             move(tx, case, Move.REPEAT, at=now, actor=ACTOR)
             destinations = [delivery.destination for delivery in queries.deliveries_of(tx, case)]
             queries.put_in_outbox(tx, case, destinations, now)
-        elif case.state in {CaseState.REFUSED, CaseState.FAILED}:
+        elif case.state in {CaseState.REFUSED, CaseState.FAILED} and not is_held_by_a_person(case):
             self._reconsider(tx, case, now)
 
     def _reconsider(self, tx: Transaction, case: Case, now: datetime) -> None:

@@ -12,8 +12,9 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 
 from appliance import IMPLEMENTATION_CLASS_UID, __version__
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, SettingsError
 from appliance.settings import Peer, Settings
+from appliance.settings.tls import CallingContext, calling_context
 
 PLAIN: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 """Proposed for everything that is not an image; never Deflated, which inflates without bound."""
@@ -56,15 +57,17 @@ def association(settings: Settings, peer: Peer, request: Request) -> Iterator[As
     ae.connection_timeout = min(request.timeout_s, _CONNECT_S)
     for abstract_syntax, transfer_syntaxes in request.contexts:
         ae.add_requested_context(abstract_syntax, transfer_syntaxes)
+    context = _context(settings, peer)
     made = ae.associate(
         peer.host,
         peer.port,
         ae_title=peer.ae_title,
         ext_neg=list(request.roles),
         evt_handlers=[(evt.EVT_CONN_OPEN, _send_without_delay), *request.handlers],
+        tls_args=None if context is None else (context, peer.host),
     )
     if not made.is_established:
-        raise NoAnswer(_why_not(made, peer, settings.intake.ae_title))
+        raise NoAnswer(_why_not(made, peer, settings.intake.ae_title, context))
     went_well = False
     try:
         yield made
@@ -74,12 +77,26 @@ def association(settings: Settings, peer: Peer, request: Request) -> Iterator[As
             made.release() if went_well else made.abort()
 
 
-def _why_not(made: Association, peer: Peer, our_title: str) -> str:
+def _context(settings: Settings, peer: Peer) -> CallingContext | None:
+    """What TLS needs, read anew for each call: a certificate that was renewed is used at once."""
+    if not peer.tls:
+        return None
+    if settings.tls_files is None:
+        raise NoAnswer(f"{peer.ae_title} is called over TLS, and this box has no certificate")
+    try:
+        return calling_context(settings.tls_files, peer)
+    except SettingsError as problem:
+        raise NoAnswer(str(problem)) from problem
+
+
+def _why_not(made: Association, peer: Peer, our_title: str, context: CallingContext | None) -> str:
     if made.rejected_contexts:
         name = made.rejected_contexts[0].abstract_syntax
         return f"it does not offer {name.name if name is not None else 'what was asked for'}"
     if made.is_rejected:
         return f"it rejects associations from {our_title}; check that it knows this AE title"
+    if context is not None and context.problem:
+        return f"no TLS with {peer.host}:{peer.port}: {context.problem}"
     return f"nobody answers at {peer.host}:{peer.port} as {peer.ae_title}"
 
 

@@ -33,7 +33,7 @@ class Counting:
         return len(wanted)
 
     def _is_asked_about(self, case: Case) -> bool:
-        return self._settings.completion_rules(case.protocol, case.source_ae).peer == self._peer
+        return self._settings.completion_rules(case.foreseen_protocol, case.source_ae).peer == self._peer
 
     def _ask(self, asked: Case, now: datetime) -> None:
         peer, count, sentence = self._settings.peers[self._peer], None, None

@@ -39,7 +39,8 @@ class CaseState(StrEnum):
     DELIVERED = "delivered"  #: every destination accepted the result
     COMMITTED = "committed"  #: every destination that offers storage commitment has committed to it
     REFUSED = "refused"  #: the input or the result failed a check; the reason says which
-    FAILED = "failed"  #: parked after too many attempts; an operator can retry it
+    FAILED = "failed"  #: parked after too many attempts or by an operator, who can retry it
+    CANCELLED = "cancelled"  #: ended by an operator, who can take that back
     SUPERSEDED = "superseded"  #: a later revision of the same series took its place before it was finished
 
 
@@ -148,11 +149,16 @@ class Case(Base):
     entered_state_at: Mapped[datetime] = mapped_column(UtcDateTime)
     repeated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: last time that known slices came again
     rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    attempts: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)  #: how often a worker was lost with it; a person sets it back
+    leases: Mapped[int] = mapped_column(default=0)  #: how often a worker has taken it; never goes back (fencing)
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     progress: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    forced_by: Mapped[str | None] = mapped_column(String(40))  #: who asks that its slices be taken as all there are
+    forced_why: Mapped[str | None] = mapped_column(Text)
     input_digest: Mapped[str | None] = mapped_column(String(64))
+    foreseen_protocol: Mapped[str | None] = mapped_column(String(31))
+    """What its first slice is for; its settings hold while the series still receives."""
     count_sign: Mapped[CountSign] = mapped_column(_state_column(CountSign), default=CountSign.NOT_ASKED)
     count_wanted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: since when the PACS's count is wanted
     count_asked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: when the PACS was last asked, to the end

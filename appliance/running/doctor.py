@@ -50,7 +50,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _listener(settings, running=running)
     yield _database(settings)
     yield _broker(settings, running=running)
-    caller = Caller(settings.intake.ae_title, 5.0)
+    caller = Caller.of(settings, 5.0)
     for name, peer in settings.peers.items():
         yield _try(f"peer {name}", partial(_echo, caller, peer))
 
@@ -132,13 +132,9 @@ def _engines(settings: Settings) -> Iterator[Finding]:
 
 
 def _listener_answers(settings: Settings) -> bool:
-    """C-ECHO to ourselves, as a system that we know (any caller, where strangers are welcome)."""
-    intake = settings.intake
-    known = [peer.ae_title for peer in settings.peers.values()]
-    host = "127.0.0.1" if intake.host in {"", "0.0.0.0"} else intake.host  # noqa: S104 - a comparison, nothing is bound
-    myself = Peer(ae_title=intake.ae_title, host=host, port=intake.port)
+    """C-ECHO to ourselves, whom the door always knows."""
     try:
-        echo(Caller(known[0] if known else intake.ae_title, 5.0), myself)
+        echo(Caller.of(settings, 5.0), settings.myself)
     except NotDelivered:
         return False
     return True

@@ -73,7 +73,7 @@ def _delivery_words(delivery: Delivery) -> str:
 
 def countdown_s(case: Case, settings: Settings, now: datetime) -> float:
     """Seconds until a quiet series is examined, or one that waits for slices is given up."""
-    rules = settings.completion_rules(case.protocol, case.source_ae)
+    rules = settings.completion_rules(case.foreseen_protocol, case.source_ae)
     waits = case.state is CaseState.INCOMPLETE
     begin, wait_s = (case.entered_state_at, rules.incomplete_wait_s) if waits else (case.last_arrival_at, rules.quiet_s)
     return max(0.0, (begin + timedelta(seconds=wait_s) - now).total_seconds())

@@ -1,5 +1,6 @@
 """appliance.toml and peers.toml: this box, and the DICOM nodes that it talks to."""
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +15,9 @@ AeTitle = Annotated[
     ),
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
+CertificateName = Annotated[
+    str, Field(pattern=r"^([0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}|[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?)$")
+]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")]
 EngineName = Literal["onnxruntime", "openvino", "torch", "tensorrt"]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]  # a year: neither infinity nor what no calendar holds
@@ -46,12 +50,22 @@ class BrokerSettings(Section):
     port: Port = 16379  #: of the embedded Valkey, on loopback
 
 
+class TlsSettings(Section):
+    """`[tls]`: PEM files, relative to the configuration folder; all three or none."""
+
+    certificate: Path | None = None  #: this box's own, followed by those between it and its authority
+    key: Path | None = None  #: of this certificate, without a passphrase, readable by the appliance alone
+    authorities: Path | None = None  #: certificates of the authorities whose word on peers is taken
+
+
 class IntakeSettings(Section):
     """`[intake]`: how the appliance receives."""
 
     ae_title: AeTitle = "DELINEATE"
     host: str = "127.0.0.1"
     port: Port = 11112
+    tls: Literal["off", "only", "both"] = "off"  #: plain on `port`, TLS on `tls_port`, or both
+    tls_port: Port = 2762
     max_associations: Annotated[int, Field(ge=1, le=200)] = 20
     network_timeout_s: Seconds = 30.0  #: a peer that says nothing for this long is let go
     known_peers_only: bool = True  #: refuse associations from AE titles that peers.toml does not list
@@ -88,6 +102,10 @@ class Peer(Section):
     ae_title: AeTitle
     host: str
     port: Port
+    tls: bool = False  #: spoken to over TLS alone: called so, and let in only so
+    certificate: CertificateName | None = None
+    """SHA-256 fingerprint of its certificate, or a name in it; when absent and it is called, `host` must be in it."""
+    addresses: tuple[IPv4Network | IPv6Network, ...] = ()  #: where it may call from; from anywhere when empty
     storage_commitment: bool = False  #: ask it to commit to what it accepted (PS3.4 Annex J)
     query: bool = False  #: it answers C-FIND (PS3.4 Annex C, Study Root), so it is asked, and can be fetched from
     retrieve: Literal["get", "move"] = "get"
@@ -107,6 +125,7 @@ class BoxSettings(Section):
     appliance: Box = Box()
     database: DatabaseSettings = DatabaseSettings()
     broker: BrokerSettings = BrokerSettings()
+    tls: TlsSettings = TlsSettings()
     intake: IntakeSettings = IntakeSettings()
     worker: WorkerSettings = WorkerSettings()
     delivery: DeliverySettings = DeliverySettings()

@@ -17,6 +17,7 @@ from appliance.settings.box import BoxSettings, Peer
 from appliance.settings.completion import CompletionRules, completion_rules
 from appliance.settings.places import Key, Mistake, TomlFile
 from appliance.settings.protocol import Protocol
+from appliance.settings.tls import TlsFiles
 from appliance.settings.written_names import check_sides, written_templates
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -132,6 +133,38 @@ class Settings(BoxSettings):
     def broker_url(self) -> str:
         """Redis URL of the broker."""
         return self.broker.url or f"redis://127.0.0.1:{self.broker.port}/0"
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """The PEM files of `[tls]`; None when there are none."""
+        files = [self.tls.certificate, self.tls.key, self.tls.authorities]
+        paths = [(self.folder / path).resolve() for path in files if path is not None]
+        return TlsFiles(*paths) if len(paths) == len(files) else None
+
+    @property
+    def myself(self) -> Peer:
+        """This box as one that is called, from itself."""
+        intake = self.intake
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(intake.host, intake.host)  # noqa: S104
+        if intake.tls != "only" or self.tls_files is None:
+            return Peer(ae_title=intake.ae_title, host=host, port=intake.port)
+        own = self.tls_files.fingerprint
+        return Peer(ae_title=intake.ae_title, host=host, port=intake.tls_port, tls=True, certificate=own)
+
+    @model_validator(mode="after")
+    def _tls_has_its_files(self) -> Self:
+        if self.tls_files is None and any(value is not None for _, value in self.tls):
+            raise Mistake("[tls] needs certificate, key and authorities, all three", ("tls",))
+        if self.tls_files is None and self.intake.tls != "off":
+            raise Mistake(f"intake.tls is {self.intake.tls}, but there is no table [tls]; add it", ("intake", "tls"))
+        for name, peer in self.peers.items():
+            if peer.tls and self.tls_files is None:
+                sentence = f"{name} is called over TLS, but appliance.toml has no table [tls]; add it there"
+                raise Mistake(sentence, (name, "tls"), file=("peers",))
+            if peer.certificate is not None and not peer.tls:
+                sentence = f"{name} has a certificate, but is not spoken to over TLS; add tls = true"
+                raise Mistake(sentence, (name, "certificate"), file=("peers",))
+        return self
 
     @model_validator(mode="after")
     def _surface_is_known_before_skin(self) -> Self:

@@ -12,7 +12,7 @@ from appliance.delivery.store_scu import Caller, echo
 from appliance.errors import ApplianceError
 from appliance.records import Database
 from appliance.running.broker import ping
-from appliance.settings import Peer, Settings, load_settings
+from appliance.settings import Settings, load_settings
 
 TIME_LIMIT_S = 5.0
 
@@ -24,11 +24,7 @@ def check(role: str, settings: Settings) -> None:
         ApplianceError: something is missing; the message says what.
     """
     if role == "listen":
-        intake = settings.intake
-        # We call as a system that we know, because strangers may be refused.
-        known = [peer.ae_title for peer in settings.peers.values()]
-        caller = Caller(known[0] if known else intake.ae_title, TIME_LIMIT_S)
-        echo(caller, Peer(ae_title=intake.ae_title, host="127.0.0.1", port=intake.port))
+        echo(Caller.of(settings, TIME_LIMIT_S), settings.myself)
         return
     Database(settings.database_url).check()
     if role in {"assemble", "work"}:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from appliance.audit.trail import trail_of, trail_of_box
+from appliance.casework.operating import Operator, ask_to_complete, cancel, park, retry
 from appliance.intake.assembler import Assembler
-from appliance.records import Database
+from appliance.records import Database, Transaction, queries
 from appliance.records.tables import Case, CaseState, Delivery, DeliveryState
 from appliance.settings import Settings
 from appliance.spool import Spool
@@ -356,3 +357,70 @@ def test_a_new_process_waits_the_quiet_time_whatever_its_clock_says(bench: Bench
     assert bench.case.state is CaseState.RECEIVING
     bench.sweep_at(10 + QUIET_S)
     assert bench.case.state is CaseState.QUEUED
+
+
+JANE = Operator("jane", NOON, "the scan was cut short on purpose")
+
+
+def _act(bench: Bench, what: Callable[[Transaction, Case, Operator], object]) -> None:
+    with bench.database.transaction() as tx:
+        case = queries.case_by_id(tx, bench.case.id)
+        assert case is not None
+        what(tx, case, JANE)
+
+
+def test_an_operator_may_have_a_series_taken_as_complete_before_it_was_quiet(bench: Bench, ct: Series) -> None:
+    arrive_all(bench.spool, ct())
+    bench.sweep_at(0)
+    _act(bench, ask_to_complete)
+    bench.sweep_at(1)
+    assert (bench.case.state, bench.case.forced_by) == (CaseState.QUEUED, None)
+    with bench.database.reading() as tx:
+        forced = next(entry for entry in trail_of(tx, 1) if entry.event == "completion_forced")
+    assert forced.actor == "operator:jane"
+    assert forced.words.startswith(
+        "taken as complete, as jane asked (the scan was cut short on purpose): 6 slices over"
+    )
+
+
+def test_nobody_can_have_a_series_with_a_gap_taken_as_complete(bench: Bench, ct: Series) -> None:
+    paths = ct()
+    arrive_all(bench.spool, paths[:3] + paths[4:])
+    bench.sweep_at(0)
+    _act(bench, ask_to_complete)
+    bench.sweep_at(1)
+    assert (bench.case.state, bench.case.forced_by) == (CaseState.RECEIVING, None)
+    with bench.database.reading() as tx:
+        refused = next(entry for entry in trail_of(tx, 1) if entry.event == "completion_not_forced")
+    assert refused.words.startswith("cannot be taken as complete, as jane asked: gap of 6.00 mm after slice 3")
+
+
+@pytest.mark.parametrize("stop", [park, cancel])
+def test_slices_of_a_series_that_was_stopped_while_it_came_are_kept_with_it_and_wait(
+    bench: Bench, ct: Series, stop: Callable[[Transaction, Case, Operator], None]
+) -> None:
+    paths = ct()
+    arrive_all(bench.spool, paths[:3])
+    bench.sweep_at(0)
+    _act(bench, stop)
+    stopped = bench.case.state
+    arrive_all(bench.spool, paths[3:])
+    bench.sweep_at(1)
+    bench.sweep_at(2 * WAIT_S)
+    assert (bench.states, bench.case.slices) == ([stopped], 6)
+    _act(bench, retry)
+    bench.sweep_at(2 * WAIT_S)
+    bench.sweep_at(2 * WAIT_S + QUIET_S)
+    assert bench.states == [CaseState.QUEUED]
+
+
+def test_a_parked_case_stays_parked_though_its_series_is_sent_again(bench: Bench, ct: Series) -> None:
+    paths = ct()
+    arrive_all(bench.spool, paths)
+    bench.sweep_at(0)
+    bench.sweep_at(QUIET_S)
+    _act(bench, park)
+    arrive_all(bench.spool, paths)
+    bench.sweep_at(2 * QUIET_S)
+    bench.sweep_at(4 * QUIET_S)
+    assert bench.states == [CaseState.FAILED]

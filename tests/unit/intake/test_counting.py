@@ -221,7 +221,7 @@ def test_the_settings_of_the_protocol_hold_while_the_series_still_comes(
     arrive_all(spool, ct[:-1])
     for seconds in (0, 4.9):
         line.at(seconds)
-    assert (line.case.state, line.case.protocol) == (CaseState.RECEIVING, "bones")
+    assert (line.case.state, line.case.foreseen_protocol) == (CaseState.RECEIVING, "bones")
     line.at(5.0)
     assert line.case.state is CaseState.INCOMPLETE
     line.at(15.0)
