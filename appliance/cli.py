@@ -11,6 +11,7 @@ import structlog
 from appliance import __version__
 from appliance.commands.asking import console, settings_of
 from appliance.commands.cases import case, existing
+from appliance.commands.fetch import fetch
 from appliance.commands.models import models
 from appliance.commands.segment import segment
 from appliance.dicom.roi import RoiTemplate
@@ -153,6 +154,7 @@ def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
 
 
 main.add_command(case)
+main.add_command(fetch)
 main.add_command(models)
 main.add_command(segment)
 

@@ -94,6 +94,15 @@ def instances_of(tx: Transaction, case: Case) -> Sequence[Instance]:
     return tx.scalars(query.where(CaseInstance.case_id == case.id, counting).order_by(Instance.id)).all()
 
 
+def sop_instance_uids_here(tx: Transaction, series_instance_uid: str) -> set[str]:
+    """SOP Instance UIDs of a series that came and are no damage, whatever became of its cases."""
+    usable = Instance.state != InstanceState.QUARANTINED
+    rows = tx.scalars(
+        select(Instance.sop_instance_uid).where(Instance.series_instance_uid == series_instance_uid, usable)
+    )
+    return {uid for uid in rows if uid is not None}
+
+
 def quarantined(tx: Transaction, limit: int) -> Sequence[Instance]:
     """The newest objects that were set aside."""
     query = select(Instance).where(Instance.state == InstanceState.QUARANTINED)

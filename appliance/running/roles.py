@@ -8,7 +8,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import ValidationError
@@ -21,6 +22,9 @@ from appliance.records import Database
 from appliance.settings import Settings
 from appliance.settings.box import WorkerSettings
 from appliance.spool import Spool
+
+if TYPE_CHECKING:
+    from appliance.running.caretaker import Duty
 
 TICK_S = 0.25
 """How often the loops look; each look is a few indexed queries."""
@@ -113,10 +117,24 @@ def tend(settings: Settings) -> None:
     from appliance.running.caretaker import Caretaker, Duty
 
     stop = stop_on_signal()
-    database, _spool = _open(settings, "caretaker")
-    duties: list[Duty] = []
+    database, spool = _open(settings, "caretaker")
+    duties: list[Duty] = [*_asking_duties(settings, database, spool)]
     Caretaker(duties).run(stop)
     _close(database, "caretaker")
+
+
+def _asking_duties(settings: Settings, database: Database, spool: Spool) -> Iterator["Duty"]:
+    """Each PACS is asked in a thread of its own, so that a slow one delays only what concerns it."""
+    from appliance.intake.counting import Counting
+    from appliance.intake.fetch_schedule import ScheduledFetch
+    from appliance.intake.fetching import MissingSlices
+    from appliance.running.caretaker import Duty
+
+    for name in (name for name, peer in settings.peers.items() if peer.query):
+        yield Duty(f"count-{name}", 0.5, Counting(settings, database, name).work)
+        yield Duty(f"missing-{name}", 5.0, MissingSlices(settings, database, spool, name).work)
+    for protocol in (one for one in settings.protocols.values() if one.fetch is not None):
+        yield Duty(f"fetch-{protocol.name}", 20.0, ScheduledFetch(settings, database, spool, protocol).work)
 
 
 ROLES: dict[str, Callable[[Settings], None]] = {
