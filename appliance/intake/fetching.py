@@ -189,17 +189,18 @@ class MissingSlices:
 
     def _fetch(self, case_id: int, series: Wanted, here: set[str], now: datetime) -> int:
         uids = (series.study_instance_uid, series.series_instance_uid)
-        event: tuple[str, dict[str, Any]]
         came = 0
+        event: str = "fetch_failed"
+        fields: dict[str, Any] = {"peer": self._name, "sentence": "it has none of them any more"}
         try:
             missing = tuple(sorted(find_images(self._settings, self._peer, *uids) - here))
             if missing:
                 came = retrieve(self._settings, self._spool, self._peer, Wanted(*uids, missing)).came
-            event = "missing_fetched", {"peer": self._name, "count": len(missing), "came": came}
+                event, fields = "missing_fetched", {"peer": self._name, "count": len(missing), "came": came}
         except NoAnswer as problem:
-            event = "fetch_failed", {"peer": self._name, "sentence": str(problem)}
+            event, fields = "fetch_failed", {"peer": self._name, "sentence": str(problem)}
         with self._database.transaction() as tx:
-            trail.record(tx, event[0], at=now, actor="caretaker", case_id=case_id, **event[1])
+            trail.record(tx, event, at=now, actor="caretaker", case_id=case_id, **fields)
         return came
 
 
