@@ -28,6 +28,8 @@ class Move(StrEnum):
     DELIVER = "case_delivered"
     COMMIT = "case_committed"
     REPEAT = "delivery_repeated"
+    MISS = "result_missing"
+    REMAKE = "result_damaged"
     RETRY = "case_requeued"
     SUPERSEDE = "case_superseded"
 
@@ -50,10 +52,13 @@ MOVES: dict[tuple[CaseState, Move], CaseState] = {
     (_S.SEGMENTING, Move.SUPERSEDE): _S.SUPERSEDED,
     (_S.SENDING, Move.DELIVER): _S.DELIVERED,
     (_S.SENDING, Move.FAIL): _S.FAILED,
+    (_S.SENDING, Move.REMAKE): _S.QUEUED,
     (_S.SENDING, Move.SUPERSEDE): _S.SUPERSEDED,
     (_S.DELIVERED, Move.COMMIT): _S.COMMITTED,
     (_S.DELIVERED, Move.REPEAT): _S.SENDING,
     (_S.COMMITTED, Move.REPEAT): _S.SENDING,
+    (_S.DELIVERED, Move.MISS): _S.SENDING,
+    (_S.COMMITTED, Move.MISS): _S.SENDING,
     (_S.FAILED, Move.RETRY): _S.QUEUED,
 }
 

@@ -60,15 +60,17 @@ def assemble(settings: Settings) -> None:
 
 
 def deliver(settings: Settings) -> None:
-    """Send results and hear commitments."""
+    """Send results, see to their proof, and answer those who ask whether we keep what they sent."""
+    from appliance.delivery.lanes import Lanes
     from appliance.delivery.outbox import Outbox
 
     stop = stop_on_signal()
     database, spool = _open(settings, "deliverer")
-    outbox = Outbox(settings, database, spool)
+    lanes = Lanes(Outbox(settings, database, spool))
     while not stop.is_set():
-        outbox.sweep(now_utc())
+        lanes.look()
         stop.wait(TICK_S)
+    lanes.stop()
     _close(database, "deliverer")
 
 

@@ -17,8 +17,8 @@ from tests.support.rows import NOON, add_case, new_case, read_case
 ARCHITECTURE = Path(__file__).parents[3] / "ARCHITECTURE.md"
 LATER = NOON + timedelta(seconds=90)
 FORBIDDEN = [pair for pair in product(CaseState, Move) if pair not in MOVES]
-SECOND_THOUGHTS = {Move.COMMIT, Move.REPEAT, Move.RETRY}
-"""Moves that only somebody outside can bring about: a late commitment, a sender, an operator."""
+SECOND_THOUGHTS = {Move.COMMIT, Move.REPEAT, Move.MISS, Move.RETRY}
+"""Moves that only somebody outside can bring about: a late commitment, a sender, a PACS that lost it, an operator."""
 
 
 def _facts(event: str) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""A thread for each destination that has something due, so that one that hangs holds up nobody else."""
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from appliance.clock import monotonic_s, now_utc
+from appliance.delivery.outbox import Outbox
+from appliance.records.session import DatabaseUnavailable
+
+GRACE_S = 2.0
+"""How long what is being sent may take to end by itself once the process is told to stop."""
+
+_CUT_S = 4.0
+"""How long the threads may take to write down that they were cut off."""
+
+
+class Lanes:
+    """Serves every destination that has something due, each in a thread of its own, one at a time for each."""
+
+    def __init__(self, outbox: Outbox, clock: Callable[[], datetime] = now_utc) -> None:
+        self._outbox = outbox
+        self._clock = clock
+        self._busy: dict[str, threading.Thread] = {}
+        self._gave_up: list[DatabaseUnavailable] = []
+
+    def look(self) -> None:
+        """Hear what was reported, and start a thread for each destination that has something due and has none.
+
+        Raises:
+            DatabaseUnavailable: a thread met it; whoever supervises starts this process again.
+        """
+        if self._gave_up:
+            raise self._gave_up[0]
+        self._outbox.hear(self._clock())
+        self._busy = {name: thread for name, thread in self._busy.items() if thread.is_alive()}
+        for destination in self._outbox.destinations_due(self._clock()):
+            if destination not in self._busy:
+                self._busy[destination] = threading.Thread(
+                    target=self._serve, args=(destination,), name=f"to-{destination}", daemon=True
+                )
+                self._busy[destination].start()
+
+    def stop(self) -> None:
+        """End soon: what is being sent may finish for a moment, then it is cut off and its row stays due."""
+        self._outbox.stop_soon()
+        self._join(GRACE_S)
+        self._outbox.hang_up()
+        self._join(_CUT_S)
+
+    def _serve(self, destination: str) -> None:
+        try:
+            self._outbox.serve(destination, self._clock)
+        except DatabaseUnavailable as away:
+            self._gave_up.append(away)
+
+    def _join(self, within_s: float) -> None:
+        end_s = monotonic_s() + within_s
+        for thread in self._busy.values():
+            thread.join(max(0.0, end_s - monotonic_s()))
