@@ -58,6 +58,8 @@ EVENTS: dict[str, str] = {
     "commitment_requested": "{destination} was asked for storage commitment to the {object}",
     "commitment_reported": "{destination} committed to keep the {object}",
     "commitment_failed": "{destination} did not commit: {sentence}; the {object} is sent again",
+    "commitment_answered": "{caller} was told that {kept} of {count} objects that it asked about are kept here",
+    "commitment_unanswered": "{caller} could not be told whether what it asked about is kept here: {sentence}",
     "delivery_overdue": "ALARM: {destination} has not taken or confirmed the {object} after {attempts} attempts",
     "delivery_seen": "{destination} has the {object}: it was seen there by C-FIND",
     "delivery_unseen": "{destination} said success, but does not have the {object}; it is sent again",

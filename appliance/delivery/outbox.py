@@ -29,23 +29,36 @@ Now = Callable[[], datetime]
 class Outbox:
     """Moves deliveries along: pending, accepted, committed. One destination is served by one thread at a time."""
 
-    def __init__(self, settings: Settings, database: Database, spool: Spool, pacing: Pacing | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        spool: Spool,
+        pacing: Pacing | None = None,
+        caller: Caller | None = None,
+    ) -> None:
         delivery = settings.delivery
         self._settings = settings
         self._database = database
         self._spool = spool
         self._pacing = pacing or Pacing(delivery.retry_first_s, delivery.retry_cap_s)
-        self._caller = Caller.of(settings, delivery.network_timeout_s)
+        self._caller = caller or Caller.of(settings, delivery.network_timeout_s)
         self._prover = Prover(settings, database, spool, self._caller, self._pacing)
         longest_s = max(delivery.retry_cap_s, delivery.commitment_wait_s, delivery.sighting_wait_s * 8)
         self._horizon = timedelta(seconds=longest_s + 1)
         self._stopping = threading.Event()
+        self._troubled: set[int] = set()
 
     def sweep(self, now: datetime) -> None:
         """One round, one destination after the other."""
         self.hear(now)
         for destination in self.destinations_due(now):
             self.serve(destination, lambda: now)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping.is_set()
 
     def stop_soon(self) -> None:
         """Send nothing more after the result that is being sent."""
@@ -63,7 +76,7 @@ class Outbox:
     def destinations_due(self, now: datetime) -> list[str]:
         """The destinations for which there is something to do."""
         with self._database.reading() as tx:
-            return queries.destinations_due(tx, now, self._horizon)
+            return queries.destinations_due(tx, queries.Due(now, self._horizon))
 
     def serve(self, destination: str, clock: Now) -> None:
         """Send one destination what is due for it, then ask it about what it accepted; each until the first failure.
@@ -90,7 +103,8 @@ class Outbox:
         """Take the next delivery one step on; False when there is none, or it failed."""
         with self._database.reading() as tx:
             patience = self._settings.delivery.alarm_attempts
-            delivery = queries.next_delivery(tx, destination, state, clock(), self._horizon, patience)
+            due = queries.Due(clock(), self._horizon)
+            delivery = queries.next_delivery(tx, destination, state, due, patience=patience, last=self._troubled)
         if delivery is None:
             return False
         try:
@@ -99,6 +113,7 @@ class Outbox:
             self._put_off(delivery, problem, clock())
             return False
         self._pacing.succeeded(f"{destination}/{state}")
+        self._troubled.discard(delivery.id)
         return True
 
     def _peer(self, destination: str) -> Peer:
@@ -169,6 +184,7 @@ class Outbox:
             wait_s = rest_s = self._pacing.failed(name, at_least=delivery.attempts)
         else:
             wait_s, rest_s = self._pacing.wait_s(delivery.attempts), self._pacing.failed(name)
+            self._troubled.add(delivery.id)  # another goes first next time: it may be this one alone
         with self._database.transaction() as tx:
             locked = queries.delivery_by_id(tx, delivery.id)
             if locked is not None and locked.state is delivery.state:

@@ -30,7 +30,7 @@ class NotDelivered(ApplianceError):
 
 
 class PeerAway(NotDelivered):
-    """The peer is not there, or fell silent: whatever else waits for it waits as well."""
+    """The peer is not there, fell silent, or has no room: whatever else waits for it waits as well."""
 
 
 class NeverDeliverable(ApplianceError):
@@ -184,7 +184,8 @@ def _send(association: Association, path: Path, sop_class: UID, syntax: UID) -> 
         return f"0x{status:04X}"
     if status >> 8 == 0xA9 or status >> 12 == 0xC or status == 0x0122:
         raise NeverDeliverable(f"C-STORE was answered {_words(status)}")
-    raise NotDelivered(f"C-STORE was answered {_words(status)}")
+    sentence = f"C-STORE was answered {_words(status)}"
+    raise PeerAway(sentence) if status >> 8 == 0xA7 else NotDelivered(sentence)
 
 
 def _not_accepted(sop_class: UID | None, syntax: str = "") -> str:

@@ -1,6 +1,7 @@
 """Every question that the appliance asks its database, by name."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import product
 
@@ -78,6 +79,11 @@ def kept_instance(tx: Transaction, sop_instance_uid: str) -> Instance | None:
     return tx.scalar(query)
 
 
+def instances_named(tx: Transaction, sop_instance_uid: str) -> Sequence[Instance]:
+    """Every content that came under this SOP Instance UID, whatever became of it."""
+    return tx.scalars(select(Instance).where(Instance.sop_instance_uid == sop_instance_uid)).all()
+
+
 def instances_of(tx: Transaction, case: Case) -> Sequence[Instance]:
     """The instances of one revision that count, in order of arrival: those set aside since are left out."""
     query = select(Instance).join(CaseInstance, CaseInstance.instance_id == Instance.id)
@@ -102,33 +108,51 @@ def join_case(tx: Transaction, case: Case, instances: Iterable[Instance]) -> Non
     tx.add_all(CaseInstance(case_id=case.id, instance_id=instance.id) for instance in instances)
 
 
-def destinations_due(tx: Transaction, now: datetime, horizon: timedelta) -> list[str]:
-    """The destinations for which something is due, the longest waiting first.
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When a delivery is due.
 
-    Nothing is ever put off for longer than `horizon`: what is due later than that was so by a clock that was wrong,
-    and is due now.
+    Attributes:
+        now: the time.
+        horizon: nothing is ever put off for longer than this: what says so was put off by a clock that was wrong, and
+            is due now.
     """
-    query = select(Delivery.destination).join(Case).where(_is_due(now, horizon))
+
+    now: datetime
+    horizon: timedelta
+
+
+def destinations_due(tx: Transaction, due: Due) -> list[str]:
+    """The destinations for which something is due, the longest waiting first."""
+    query = select(Delivery.destination).join(Case).where(_is_due(due))
     return list(tx.scalars(query.group_by(Delivery.destination).order_by(func.min(Delivery.id))))
 
 
 def next_delivery(
-    tx: Transaction, destination: str, state: DeliveryState, now: datetime, horizon: timedelta, patience: int
+    tx: Transaction,
+    destination: str,
+    state: DeliveryState,
+    due: Due,
+    *,
+    patience: int,
+    last: Collection[int] = (),
 ) -> Delivery | None:
     """What one destination is to be sent next (pending), or asked about next (accepted); None when nothing is due.
 
     A result waits for every earlier one of the same patient that is still to be sent there, unless that has failed
-    `patience` times: one that nobody takes must not hold up the others for ever.
+    `patience` times: one that nobody takes must not hold up the others for ever. Those in `last` are tried when no
+    other is due.
     """
     query = select(Delivery).join(Case).options(selectinload(Delivery.case))
-    query = query.where(Delivery.destination == destination, Delivery.state == state, _is_due(now, horizon))
+    query = query.where(Delivery.destination == destination, Delivery.state == state, _is_due(due))
     if state is DeliveryState.PENDING:
         query = query.where(~_held_back(patience))
-    return tx.scalar(query.order_by(Delivery.id).limit(1))
+    return tx.scalar(query.order_by(Delivery.id.in_(last), Delivery.id).limit(1))
 
 
-def _is_due(now: datetime, horizon: timedelta) -> ColumnElement[bool]:
-    in_time = or_(Delivery.next_try_at <= now, and_(Delivery.next_try_at > now + horizon, Delivery.next_try_at < NEVER))
+def _is_due(due: Due) -> ColumnElement[bool]:
+    wrong_clock = and_(Delivery.next_try_at > due.now + due.horizon, Delivery.next_try_at < NEVER)
+    in_time = or_(Delivery.next_try_at <= due.now, wrong_clock)
     return and_(Delivery.state.in_(_OPEN_DELIVERIES), in_time, Case.state.in_(_SENDING))
 
 
