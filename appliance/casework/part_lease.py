@@ -35,6 +35,7 @@ class PartLease:
         self._bench = bench
         self._length = timedelta(seconds=bench.settings.worker.lease_s)
         self._renewed_at_s = 0.0
+        self._attempt = 0
 
     def take(self) -> bool:
         """Claim the part; False when nobody needs it, somebody is at it or it is done."""
@@ -53,6 +54,7 @@ class PartLease:
             part.state, part.lease_owner, part.lease_until = PartState.WORKING, worker, now + self._length
             part.attempts += 1
             part.progress = {}
+            self._attempt = part.attempts
             self.file = part.file
             trail.record(tx, "part_taken", worker=worker, attempt=part.attempts, **about)
         return True
@@ -98,19 +100,24 @@ class PartLease:
         """Leave the part to others, unless it is done or theirs already."""
         with self._bench.database.transaction() as tx:
             part = queries.part_of(tx, self.case_id, self.model)
-            if part is not None and part.state is PartState.WORKING and part.lease_owner == self._bench.worker:
+            if part is not None and self._is_on(part):
                 put_back(part)
 
     @contextmanager
     def _held(self) -> Iterator[tuple[Transaction, Part, datetime]]:
         with self._bench.database.transaction() as tx:
             part = queries.part_of(tx, self.case_id, self.model)
-            if part is None or part.state is not PartState.WORKING or part.lease_owner != self._bench.worker:
+            if part is None or not self._is_on(part):
                 raise PartLost
             case = queries.case_by_id(tx, self.case_id)
             if case is None or case.state not in {CaseState.SEGMENTING, CaseState.QUEUED}:  # queued: its lead died
                 raise PartLost
             yield tx, part, now_utc()
+
+    def _is_on(self, part: Part) -> bool:
+        """Whether the part is held by this very lease: not by another worker, nor by this one a second time."""
+        mine = part.lease_owner == self._bench.worker and part.attempts == self._attempt
+        return mine and part.state is PartState.WORKING
 
 
 def is_free(part: Part, now: datetime) -> bool:

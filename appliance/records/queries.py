@@ -15,6 +15,7 @@ from appliance.records.tables import (
     Case,
     CaseInstance,
     CaseState,
+    CountSign,
     Delivery,
     DeliveryState,
     Instance,
@@ -63,9 +64,22 @@ def cases_with_expired_lease(tx: Transaction, now: datetime) -> Sequence[Case]:
     return tx.scalars(query.order_by(Case.id).with_for_update()).all()
 
 
-def cases_sent_again(tx: Transaction, before: datetime) -> Sequence[Case]:
-    """Cases whose series came again after it had been complete, and has been quiet since `before`."""
-    return tx.scalars(select(Case).where(Case.repeated_at <= before).order_by(Case.id).with_for_update()).all()
+def cases_sent_again(tx: Transaction) -> Sequence[Case]:
+    """Cases whose series came again after it had been complete."""
+    return tx.scalars(select(Case).where(Case.repeated_at.is_not(None)).order_by(Case.id)).all()
+
+
+def cases_to_count(tx: Transaction) -> Sequence[Case]:
+    """Cases that still receive and whose count at the PACS is wanted, the longest waiting first."""
+    open_states = (CaseState.RECEIVING, CaseState.INCOMPLETE)
+    wanted = (Case.count_wanted_at.is_not(None), Case.state.in_(open_states))
+    return tx.scalars(select(Case).where(*wanted).order_by(Case.count_wanted_at, Case.id)).all()
+
+
+def cases_short(tx: Transaction) -> Sequence[Case]:
+    """Cases that wait for slices which the PACS has."""
+    where = (Case.state == CaseState.INCOMPLETE, Case.count_sign == CountSign.SHORT)
+    return tx.scalars(select(Case).where(*where).order_by(Case.id)).all()
 
 
 def instance_by_digest(tx: Transaction, digest: str) -> Instance | None:

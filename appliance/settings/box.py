@@ -126,7 +126,16 @@ class Peer(Section):
     """SHA-256 fingerprint of its certificate, or a name in it; when absent and it is called, `host` must be in it."""
     addresses: tuple[IPv4Network | IPv6Network, ...] = ()  #: where it may call from; from anywhere when empty
     storage_commitment: bool = False  #: ask it to commit to what it accepted (PS3.4 Annex J)
-    query: bool = False  #: it answers C-FIND (PS3.4 Annex C, Study Root)
+    query: bool = False  #: it answers C-FIND (PS3.4 Annex C, Study Root), so it is asked, and can be fetched from
+    retrieve: Literal["get", "move"] = "get"
+    """How it is fetched from: C-GET, or C-MOVE to ourselves, for which it must know our title, address and port."""
+
+
+class QuerySettings(Section):
+    """`[query]`: how other nodes are asked and fetched from."""
+
+    timeout_s: Seconds = 15.0  #: C-FIND: a node that says nothing for this long, or is not done after four times that
+    retrieve_timeout_s: Seconds = 300.0  #: C-GET and C-MOVE: a node that says nothing for this long
 
 
 class BoxSettings(Section):
@@ -140,3 +149,4 @@ class BoxSettings(Section):
     worker: WorkerSettings = WorkerSettings()
     delivery: DeliverySettings = DeliverySettings()
     retention: RetentionSettings = RetentionSettings()
+    query: QuerySettings = QuerySettings()
