@@ -29,6 +29,8 @@ class Move(StrEnum):
     DELIVER = "case_delivered"
     COMMIT = "case_committed"
     REPEAT = "delivery_repeated"
+    MISS = "result_missing"
+    REMAKE = "result_damaged"
     PARK = "case_parked"
     CANCEL = "case_cancelled"
     RETRY = "case_requeued"
@@ -88,11 +90,14 @@ MOVES: dict[tuple[CaseState, Move], Way] = {
     (_S.SENDING, Move.DELIVER): _way(_S.DELIVERED, _DELIVERER),
     (_S.SENDING, Move.FAIL): _way(_S.FAILED, _DELIVERER),
     (_S.SENDING, Move.SUPERSEDE): _way(_S.SUPERSEDED, _ASSEMBLER),
+    (_S.SENDING, Move.REMAKE): _way(_S.QUEUED, _DELIVERER),
     (_S.SENDING, Move.PARK): _way(_S.FAILED, _OPERATOR),
     (_S.SENDING, Move.CANCEL): _way(_S.CANCELLED, _OPERATOR),
     (_S.DELIVERED, Move.COMMIT): _way(_S.COMMITTED, _DELIVERER),
     (_S.DELIVERED, Move.REPEAT): _way(_S.SENDING, _ASSEMBLER),
     (_S.COMMITTED, Move.REPEAT): _way(_S.SENDING, _ASSEMBLER),
+    (_S.DELIVERED, Move.MISS): _way(_S.SENDING, _DELIVERER),
+    (_S.COMMITTED, Move.MISS): _way(_S.SENDING, _DELIVERER),
     (_S.FAILED, Move.RETRY): _way(_S.QUEUED, _OPERATOR),
     (_S.FAILED, Move.RESUME_RECEIVING): _way(_S.RECEIVING, _OPERATOR),
     (_S.FAILED, Move.RESUME_SENDING): _way(_S.SENDING, _OPERATOR),

@@ -8,6 +8,9 @@ from sqlalchemy import JSON, DateTime, Enum, ForeignKey, Index, String, Text, Ty
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+"""When an accepted delivery is due again whose destination offers no proof."""
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """A timezone-aware instant, kept as UTC; SQLite forgets the zone, so it is put back on reading."""
@@ -37,7 +40,7 @@ class CaseState(StrEnum):
     SEGMENTING = "segmenting"  #: a worker holds the lease
     SENDING = "sending"  #: the result is durable and on its way to the destinations
     DELIVERED = "delivered"  #: every destination accepted the result
-    COMMITTED = "committed"  #: every destination that offers storage commitment has committed to it
+    COMMITTED = "committed"  #: every destination that can be asked has proved that it keeps the result
     REFUSED = "refused"  #: the input or the result failed a check; the reason says which
     FAILED = "failed"  #: parked after too many attempts or by an operator, who can retry it
     CANCELLED = "cancelled"  #: ended by an operator, who can take that back
@@ -88,8 +91,15 @@ class DeliveryState(StrEnum):
 
     PENDING = "pending"  #: to be sent at `next_try_at`
     ACCEPTED = "accepted"  #: C-STORE answered success
-    COMMITTED = "committed"  #: storage commitment reported success
+    COMMITTED = "committed"  #: proved to be kept; `Delivery.proof` says how
     REFUSED = "refused"  #: the destination will never take it
+
+
+class Proof(StrEnum):
+    """How it is known that a destination keeps a result."""
+
+    COMMITMENT = "commitment"  #: its storage commitment report lists it
+    SIGHTING = "sighting"  #: it was seen there by C-FIND
 
 
 def _state_column(states: type[StrEnum]) -> Enum:
@@ -122,6 +132,7 @@ class Instance(Base):
     sentence: Mapped[str | None] = mapped_column(Text)
     times_received: Mapped[int] = mapped_column(default=1)
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: when its file was removed by retention
 
 
 class Case(Base):
@@ -218,6 +229,7 @@ class Result(Base):
     sop_instance_uid: Mapped[str] = mapped_column(String(64))
     digest: Mapped[str] = mapped_column(String(64))
     file: Mapped[str] = mapped_column(String(120))
+    removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: when its file was removed by retention
 
 
 class Delivery(Base):
@@ -238,6 +250,11 @@ class Delivery(Base):
     next_try_at: Mapped[datetime] = mapped_column(UtcDateTime)
     sentence: Mapped[str | None] = mapped_column(Text)
     commitment_uid: Mapped[str | None] = mapped_column(String(64), unique=True)
+    last_tried_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_answer: Mapped[str | None] = mapped_column(Text)  #: what the destination answered then, or that nobody did
+    unseen: Mapped[int] = mapped_column(default=0)  #: how often it was looked for in vain since it was accepted
+    proof: Mapped[Proof | None] = mapped_column(_state_column(Proof))
+    proved_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     case: Mapped[Case] = relationship(back_populates="deliveries")
     result: Mapped[Result] = relationship(lazy="selectin")

@@ -64,15 +64,24 @@ def assemble(settings: Settings) -> None:
 
 
 def deliver(settings: Settings) -> None:
-    """Send results and hear commitments."""
+    """Send results, see to their proof, and answer those who ask whether we keep what they sent."""
+    from appliance.delivery.lanes import Lanes
     from appliance.delivery.outbox import Outbox
+    from appliance.delivery.pacing import Pacing
+    from appliance.delivery.store_scu import Caller
+    from appliance.delivery.vouching import Voucher
 
     stop = stop_on_signal()
     database, spool = _open(settings, "deliverer")
-    outbox = Outbox(settings, database, spool)
+    times = settings.delivery
+    pacing = Pacing(times.retry_first_s, times.retry_cap_s)
+    caller = Caller.of(settings, times.network_timeout_s)
+    outbox = Outbox(settings, database, spool, pacing, caller)
+    lanes = Lanes(outbox, Voucher(settings, database, spool, caller, pacing))
     while not stop.is_set():
-        outbox.sweep(now_utc())
+        lanes.look()
         stop.wait(TICK_S)
+    lanes.stop()
     _close(database, "deliverer")
 
 

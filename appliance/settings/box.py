@@ -88,12 +88,31 @@ class WorkerSettings(Section):
 
 
 class DeliverySettings(Section):
-    """`[delivery]`: how results are sent."""
+    """`[delivery]`: how results are sent, proved and looked for again."""
 
     retry_first_s: Seconds = 5.0
     retry_cap_s: Seconds = 900.0
+    alarm_attempts: Annotated[int, Field(ge=1)] = 12
+    """After so many attempts an alarm is written, once; the attempts go on at the cap."""
+    round_limit: Annotated[int, Field(ge=1)] = 20  #: results that one destination is sent in a row
     commitment_wait_s: Seconds = 120.0  #: how long a destination may take to commit before it is asked again
+    sighting_wait_s: Seconds = 10.0  #: how long after sending a result is looked for where C-FIND is the proof
     network_timeout_s: Seconds = 30.0
+    reconcile_hour: Annotated[int, Field(ge=0, le=23)] = 3  #: local: when the PACS is compared with the rows
+    reconcile_days: Annotated[int, Field(ge=1, le=365)] = 7  #: how far back
+
+
+Days = Annotated[int, Field(ge=0, le=36_500)]
+
+
+class RetentionSettings(Section):
+    """`[retention]`: how long files stay, in days; 0 keeps them for ever. Rows and events always stay."""
+
+    images_days: Days = 30  #: CT images, after every destination has proved that it keeps their result
+    results_days: Days = 365  #: results, after the same proof
+    refused_days: Days = 90  #: CT images of a series that was refused, after the refusal
+    quarantine_days: Days = 90  #: objects that were set aside, after they came
+    hour: Annotated[int, Field(ge=0, le=23)] = 4  #: local: when files are removed
 
 
 class Peer(Section):
@@ -129,4 +148,5 @@ class BoxSettings(Section):
     intake: IntakeSettings = IntakeSettings()
     worker: WorkerSettings = WorkerSettings()
     delivery: DeliverySettings = DeliverySettings()
+    retention: RetentionSettings = RetentionSettings()
     query: QuerySettings = QuerySettings()
