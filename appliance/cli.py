@@ -93,6 +93,18 @@ def work(ctx: click.Context, device: str | None, *, leave_with_parent: bool) -> 
     _run_role("work", on_device(settings_of(ctx), device), leave_with_parent=leave_with_parent)
 
 
+@main.command(hidden=True)
+@click.option("--device", required=True)
+@click.option("--name", required=True)
+@click.pass_context
+def bench(ctx: click.Context, device: str, name: str) -> None:
+    """Run the networks for the worker that starts this, and for nobody else."""
+    from appliance.running import roles
+
+    _log_to_stderr()
+    roles.bench(roles.on_device(settings_of(ctx), device), name)
+
+
 @main.command()
 @click.pass_context
 def migrate(ctx: click.Context) -> None:

@@ -21,6 +21,7 @@ from appliance.records.tables import (
     Instance,
     InstanceState,
     Part,
+    PartState,
     Result,
     ResultKind,
 )
@@ -280,6 +281,12 @@ def part_of(tx: Transaction, case_id: int, model: str) -> Part | None:
     Whoever locks a part as well as its case locks the part first; an event of the case counts as locking it.
     """
     return tx.scalar(select(Part).where(Part.case_id == case_id, Part.model == model).with_for_update())
+
+
+def parts_in_work(tx: Transaction, worker: str) -> Sequence[Part]:
+    """The parts that a worker is at, locked for this transaction."""
+    query = select(Part).where(Part.lease_owner == worker, Part.state == PartState.WORKING)
+    return tx.scalars(query.order_by(Part.id).with_for_update()).all()
 
 
 def idle_parts(tx: Transaction) -> Sequence[Part]:

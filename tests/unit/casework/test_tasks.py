@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
+from appliance.casework.attending import attend
 from appliance.casework.operating import Operator, retry
-from appliance.casework.tasks import attend, doorbell, ring
+from appliance.casework.tasks import doorbell, ring
 from appliance.dicom.structure_file import read_structure_file
 from appliance.records import Database, queries
 from appliance.records.tables import CaseState, DeliveryState, ResultKind
