@@ -5,18 +5,16 @@ from functools import partial
 from pathlib import Path
 
 import click
-from rich.table import Table
 
 from appliance import __version__
-from appliance.clock import now_utc
 from appliance.commands.asking import console, settings_of
 from appliance.commands.audit import audit
+from appliance.commands.cases import case
+from appliance.commands.fetch import fetch
 from appliance.commands.models import models
 from appliance.commands.segment import segment
 from appliance.dicom.roi import RoiTemplate
 from appliance.errors import ApplianceError, SettingsError
-from appliance.records.tables import Case
-from appliance.running import showing
 from appliance.settings import Settings, load_settings
 
 
@@ -95,6 +93,19 @@ def work(ctx: click.Context, device: str | None, *, leave_with_parent: bool) -> 
     _run_role("work", on_device(settings_of(ctx), device), leave_with_parent=leave_with_parent)
 
 
+@main.command(hidden=True)
+@click.option("--device", required=True)
+@click.option("--name", required=True)
+@click.pass_context
+def bench(ctx: click.Context, device: str, name: str) -> None:
+    """Run the networks for the worker that starts this, and for nobody else."""
+    from appliance.running import roles
+    from appliance.running.log_lines import log_to_stderr
+
+    log_to_stderr()
+    roles.bench(roles.on_device(settings_of(ctx), device), name)
+
+
 @main.command()
 @click.pass_context
 def migrate(ctx: click.Context) -> None:
@@ -156,6 +167,8 @@ def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
 
 
 main.add_command(audit)
+main.add_command(case)
+main.add_command(fetch)
 main.add_command(models)
 main.add_command(segment)
 
@@ -186,56 +199,6 @@ def protocol_show(ctx: click.Context, name: str) -> None:
     console.print(structures_table(settings, shown))
     for sentence in form_words(settings, shown):
         console.print(sentence, markup=False, soft_wrap=True)
-
-
-@main.group()
-def case() -> None:
-    """Cases: one CT series each, on its way."""
-
-
-@case.command("list")
-@click.option("--limit", default=50, show_default=True, help="How many of the newest cases.")
-@click.pass_context
-def case_list(ctx: click.Context, limit: int) -> None:
-    """Print the state of every case, and what was set aside."""
-    from appliance.audit.trail import structures_to_look_at
-    from appliance.records import Database, queries
-
-    settings = settings_of(ctx)
-    database = Database(settings.database_url)
-    database.check()
-    with database.reading() as tx:
-        cases, aside = queries.recent_cases(tx, limit), queries.quarantined(tx, limit)
-        flagged = structures_to_look_at(tx, [case.id for case in cases])
-        lines = [showing.case_line(case, settings, now_utc(), flagged.get(case.id, ())) for case in cases]
-    table = Table("Case", "State", "Patient", "Series", "Slices", "What now", title="Cases", title_justify="left")
-    for line in lines:
-        table.add_row(*line)
-    console.print(table if lines else "No case yet.")
-    for instance in aside:
-        received = showing.local(instance.received_at)
-        console.print(f"Set aside at {received}: {instance.sentence} ({instance.reason}, {instance.digest[:12]}…)")
-
-
-@case.command("retry")
-@click.argument("case_id", metavar="CASE", type=int)
-@click.pass_context
-def case_retry(ctx: click.Context, case_id: int) -> None:
-    """Try a parked CASE again, once what stopped it is mended."""
-    from appliance.casework.case import retry
-    from appliance.records import Database, queries
-
-    database = Database(settings_of(ctx).database_url)
-    database.check()
-    with database.transaction() as tx:
-        retry(tx, _existing(queries.case_by_id(tx, case_id), case_id), at=now_utc(), actor="operator")
-    console.print(f"Case {case_id} is queued again.")
-
-
-def _existing(case: Case | None, case_id: int) -> Case:
-    if case is None:
-        raise click.ClickException(f"there is no case {case_id}; `delineate case list` shows those there are")
-    return case
 
 
 @main.command()

@@ -14,6 +14,7 @@ from appliance.records.session import DatabaseUnavailable
 from appliance.running.caretaker import Caretaker, Duty, DutyBroke
 from appliance.running.roles import duties_of
 from appliance.settings import Settings
+from appliance.spool import Spool
 from tests.support.config_folder import make_settings
 from tests.support.rows import NOON
 
@@ -88,9 +89,11 @@ def test_it_stops_at_once_between_two_rounds_and_soon_when_duties_hang(release: 
     assert not running.is_alive()
 
 
-def test_the_trail_is_signed_and_told_by_the_process_that_tends(database: Database, tmp_path: Path) -> None:
+def test_the_trail_is_signed_and_told_by_the_process_that_tends(
+    database: Database, spool: Spool, tmp_path: Path
+) -> None:
     settings: Settings = make_settings(tmp_path)
-    duties = {duty.name: duty for duty in duties_of(settings, database)}
+    duties = {duty.name: duty for duty in duties_of(settings, database, spool)}
     assert {"sign_trail", "tell_collector"} <= duties.keys()
     for duty in duties.values():
         duty.work(NOON)
