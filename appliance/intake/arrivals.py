@@ -10,6 +10,7 @@ from typing import Any
 
 from appliance.audit import trail
 from appliance.casework.case import FINAL, Move, move
+from appliance.casework.operating import still_collects
 from appliance.dicom.ct_slice import parse_slice
 from appliance.dicom.identity import InstanceIdentity, read_identity
 from appliance.errors import Reason, SliceRefused
@@ -193,7 +194,7 @@ class _Round:
 
     def _case_for(self, latest: Case | None, identity: InstanceIdentity) -> Case:
         """The open revision of the series: the latest if it still receives, else a new one with all slices so far."""
-        if latest is not None and latest.state in _OPEN:
+        if latest is not None and (latest.state in _OPEN or still_collects(latest)):
             if latest.state is CaseState.INCOMPLETE:
                 total = latest.slices + 1
                 move(self.tx, latest, Move.RECEIVE_MORE, at=self.now, actor=ACTOR, count=1, total=total)

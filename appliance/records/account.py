@@ -1,4 +1,4 @@
-"""What became of everything that was ever received: it is delivered, refused, parked, aside or in progress."""
+"""What became of everything that was ever received: delivered, refused, parked, cancelled, aside or in progress."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from appliance.records.tables import (
 )
 
 _DONE = (CaseState.DELIVERED, CaseState.COMMITTED)
-_ENDED = (*_DONE, CaseState.REFUSED, CaseState.FAILED, CaseState.SUPERSEDED)
+_ENDED = (*_DONE, CaseState.REFUSED, CaseState.FAILED, CaseState.CANCELLED, CaseState.SUPERSEDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class Account:
         received: rows of objects in all.
         delivered: their series has a result that every destination has.
         refused: their series was refused, for a reason that its case tells.
-        parked: their case failed and waits for a person.
+        parked: their case failed, or was parked, and waits for a person.
+        cancelled: their case was ended by a person.
         aside: quarantined, or the same image once more in another transfer syntax.
         in_progress: their case is on its way.
         residue: a sentence for all that is in none of these places, or on its way with nobody to bring it on.
@@ -39,6 +40,7 @@ class Account:
     delivered: int
     refused: int
     parked: int
+    cancelled: int
     aside: int
     in_progress: int
     residue: tuple[str, ...]
@@ -68,6 +70,7 @@ def account(tx: Transaction) -> Account:
         delivered=cases_in(*_DONE),
         refused=cases_in(CaseState.REFUSED),
         parked=cases_in(CaseState.FAILED),
+        cancelled=cases_in(CaseState.CANCELLED),
         aside=sum(count for (own, _), count in counts.items() if own in aside),
         in_progress=cases_in(*(state for state in CaseState if state not in _ENDED)),
         residue=(*_instances_in_no_place(tx), *_cases_nobody_brings_on(tx)),

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from appliance.errors import ApplianceError
+from appliance.records.chain import fields_text
 from appliance.records.durability import what_is_unsafe
 
 Transaction = Session
@@ -55,7 +56,7 @@ class Database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
         patience = _POSTGRESQL_PATIENCE if self.url.get_backend_name() == "postgresql" else {}
         told = {name: value for name, value in patience.items() if name not in self.url.query}
-        self.engine = create_engine(self.url, pool_pre_ping=True, connect_args=told)
+        self.engine = create_engine(self.url, pool_pre_ping=True, json_serializer=fields_text, connect_args=told)
         if self.engine.dialect.name == "sqlite":
             _prepare_sqlite(self.engine)
 

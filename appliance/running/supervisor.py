@@ -17,7 +17,7 @@ from appliance.errors import SettingsError
 from appliance.records import Database
 from appliance.running.broker import EmbeddedBroker
 from appliance.running.chronicle import Chronicle
-from appliance.running.roles import ROLES, stop_on_signal
+from appliance.running.roles import ROLES, check_tls, stop_on_signal
 from appliance.running.schema_first import SchemaFirst
 from appliance.settings import Settings
 
@@ -60,10 +60,12 @@ class Supervisor:
         """Start everything, watch it, and stop it all on SIGTERM or SIGINT.
 
         Raises:
-            SettingsError: another supervisor runs on this data folder, or the broker's port is taken.
+            SettingsError: another supervisor runs on this data folder, the broker's port is taken, or a certificate
+                cannot be used.
             DatabaseUnsafe: the database may lose what it commits.
         """
         stop = stop_on_signal()
+        check_tls(self._settings)
         with _only_one(self._settings.data_dir):
             if self._broker is not None:
                 self._broker.start()

@@ -1,10 +1,11 @@
 """appliance.toml and peers.toml: this box, and the DICOM nodes that it talks to."""
 
-from ipaddress import IPv4Network, IPv6Network
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 AeTitle = Annotated[
     str,
@@ -15,12 +16,26 @@ AeTitle = Annotated[
     ),
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
-CertificateName = Annotated[
-    str, Field(pattern=r"^([0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}|[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?)$")
-]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")]
 EngineName = Literal["onnxruntime", "openvino", "torch", "tensorrt"]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]  # a year: neither infinity nor what no calendar holds
+
+
+def _network(text: object) -> object:
+    try:
+        return ip_network(str(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no address or network; write 10.1.0.5 or 10.1.0.0/16") from error
+
+
+def _certificate_name(text: str) -> str:
+    if re.fullmatch(r"[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}|[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", text):
+        return text
+    raise ValueError(f"{text!r} is neither a SHA-256 fingerprint (64 digits) nor a name such as pacs.hospital.example")
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+CertificateName = Annotated[str, AfterValidator(_certificate_name)]
 
 
 class Section(BaseModel):
@@ -75,6 +90,18 @@ class IntakeSettings(Section):
     """With less free space, objects are answered 0xA700 (out of resources)."""
 
 
+class StepLimits(Section):
+    """`[worker.step_limits_s]`: seconds that a step of a case may go without getting any further; then it is ended."""
+
+    engines: Seconds = 3600.0  #: loading models, and examining the engines of this box for a new one
+    read: Seconds = 600.0  #: one slice's header
+    load: Seconds = 600.0  #: one slice's pixels
+    segment: Seconds = 900.0  #: one run of a network
+    structures: Seconds = 1800.0  #: making all structures of what the networks found
+    contours: Seconds = 1800.0  #: contouring one structure
+    write: Seconds = 1800.0  #: writing and checking the results
+
+
 class WorkerSettings(Section):
     """`[worker]`: how cases are segmented."""
 
@@ -85,6 +112,11 @@ class WorkerSettings(Section):
     """What may run the networks, the preferred first; none named: whatever is fastest and gives the same answers."""
     lease_s: Seconds = 60.0  #: a worker that shows no progress for this long has lost its case
     attempts: Annotated[int, Field(ge=1)] = 3  #: a case that failed this often is parked
+    step_limits_s: StepLimits = StepLimits()
+    memory_mb: Annotated[int, Field(ge=256)] | None = None
+    """A case that takes more memory than this is ended; when absent: more than there was when it was begun."""
+    memory_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """How much of the free memory one worker plans with; when absent, workers on one box have equal shares."""
 
 
 class DeliverySettings(Section):
@@ -124,9 +156,29 @@ class Peer(Section):
     tls: bool = False  #: spoken to over TLS alone: called so, and let in only so
     certificate: CertificateName | None = None
     """SHA-256 fingerprint of its certificate, or a name in it; when absent and it is called, `host` must be in it."""
-    addresses: tuple[IPv4Network | IPv6Network, ...] = ()  #: where it may call from; from anywhere when empty
+    addresses: tuple[Network, ...] = ()  #: where it may call from; from anywhere when empty
     storage_commitment: bool = False  #: ask it to commit to what it accepted (PS3.4 Annex J)
-    query: bool = False  #: it answers C-FIND (PS3.4 Annex C, Study Root)
+    query: bool = False  #: it answers C-FIND (PS3.4 Annex C, Study Root), so it is asked, and can be fetched from
+    retrieve: Literal["get", "move"] = "get"
+    """How it is fetched from: C-GET, or C-MOVE to ourselves, for which it must know our title, address and port."""
+
+
+class QuerySettings(Section):
+    """`[query]`: how other nodes are asked and fetched from."""
+
+    timeout_s: Seconds = 15.0  #: C-FIND: a node that says nothing for this long, or is not done after four times that
+    retrieve_timeout_s: Seconds = 300.0  #: C-GET and C-MOVE: a node that says nothing for this long
+
+
+class AuditSettings(Section):
+    """`[audit]`: who is told what happened (docs/audit.md)."""
+
+    collector: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]+):[0-9]{1,5}$")] | None = None
+    """host:port of a syslog collector of DICOM audit messages; nobody is told when absent."""
+    collector_tls: bool = True  #: RFC 5425 with the files of [tls]; off: plain TCP, which anybody on the way can read
+    collector_certificate: CertificateName | None = None
+    """SHA-256 fingerprint of its certificate, or a name in it; when absent, its host must be in it."""
+    collector_timeout_s: Seconds = 30.0  #: how long it may take for what it is sent at once
 
 
 class BoxSettings(Section):
@@ -139,4 +191,6 @@ class BoxSettings(Section):
     intake: IntakeSettings = IntakeSettings()
     worker: WorkerSettings = WorkerSettings()
     delivery: DeliverySettings = DeliverySettings()
+    audit: AuditSettings = AuditSettings()
     retention: RetentionSettings = RetentionSettings()
+    query: QuerySettings = QuerySettings()

@@ -43,6 +43,11 @@ class Note:
     path: Path
     fields: dict[str, object]
 
+    @property
+    def at(self) -> datetime:
+        """When it was left."""
+        return _moment(self.path.name.partition("-")[0])
+
 
 class Spool:
     """The spool under one root folder; all of it on one file system."""
@@ -163,7 +168,11 @@ class Spool:
 def _arrival(path: Path) -> Arrival:
     """What an arrival's name says: when it came, and the digest of its content."""
     nanoseconds, _, digest = path.stem.split("-")
-    return Arrival(path, datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC), digest)
+    return Arrival(path, _moment(nanoseconds), digest)
+
+
+def _moment(nanoseconds: str) -> datetime:
+    return datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC)
 
 
 def _is_old(path: Path) -> bool:

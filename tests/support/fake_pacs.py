@@ -3,9 +3,10 @@
 Without a script it stores what it is sent and, when asked, commits to it on an association of its own.
 """
 
+import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum, auto
@@ -17,7 +18,12 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.sequence import Sequence
 from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 from pynetdicom import AE, build_role, evt
-from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance, Verification
+from pynetdicom.sop_class import (
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
 from pynetdicom.transport import ThreadedAssociationServer
 
 from tests.support.free_ports import free_port
@@ -60,6 +66,18 @@ def hang(pacs: "FakePacs", event: evt.Event) -> int:  # noqa: ARG001
     return 0x0110
 
 
+def forgetting_one_in(number: int) -> Answer:
+    """Say success every time, and keep all but every so manieth object."""
+    count = 0
+
+    def answer(pacs: "FakePacs", event: evt.Event) -> int:
+        nonlocal count
+        count += 1
+        return (forget if count % number == 0 else store)(pacs, event)
+
+    return answer
+
+
 class Commitment(StrEnum):
     """How the PACS deals with a request for storage commitment."""
 
@@ -79,6 +97,21 @@ class Asked:
     sop_instance_uids: tuple[str, ...]
 
 
+_LEVEL_KEYS = {
+    "STUDY": ("StudyDate",),
+    "SERIES": ("StudyInstanceUID", "SeriesInstanceUID", "Modality"),
+    "IMAGE": ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"),
+}
+
+
+def _fits(candidate: Dataset, question: Dataset, keyword: str) -> bool:
+    wanted, there = str(question.get(keyword, "")), str(candidate.get(keyword, ""))
+    if keyword == "StudyDate" and wanted:
+        first, _, last = wanted.partition("-")
+        return first <= there <= (last or there)
+    return not wanted or wanted == there
+
+
 class FakePacs:
     """The PACS; `script` is consumed one answer for each C-STORE, then it stores."""
 
@@ -88,18 +121,25 @@ class FakePacs:
         *,
         commitment: Commitment = Commitment.ON_ITS_OWN,
         appliance: tuple[str, int] | None = None,
+        tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
     ) -> None:
         self.ae_title = ae_title
         self.port = free_port()
         self.commitment = commitment
         self.appliance = appliance  #: AE title and port to report to
+        self.listens_with, self.calls_with = tls or (None, None)  #: contexts, where it speaks TLS alone
         self.known_callers: list[str] = []  #: nobody else may associate; everybody may when empty
         self.takes_structure_sets = True
         self.takes_segmentations = True
+        self.answers_find = True
+        self.finds_images = True  #: answers C-FIND at the level of images as well
+        self.scans: list[Dataset] = []  #: CT series that it says it has: headers with the keys of C-FIND
         self.script: deque[Answer] = deque()
+        self.usually: Answer = store  #: once the script is over
         self.received: list[str] = []  #: SOP Instance UIDs in order, kept or not
         self.stored: dict[str, bytes] = {}
         self.asked: list[Asked] = []
+        self.found: list[str] = []  #: levels of the questions that came by C-FIND
         self.associations = 0
         self.stopping = threading.Event()
         self._server: ThreadedAssociationServer | None = None
@@ -131,15 +171,21 @@ class FakePacs:
             ae.add_supported_context(RTStructureSetStorage)
         if self.takes_segmentations:
             ae.add_supported_context(SegmentationStorage)
+        if self.answers_find:
+            ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
         if self.commitment is not Commitment.ABSENT:
             ae.add_supported_context(StorageCommitmentPushModel)
         handlers = [
             (evt.EVT_ACCEPTED, self._count),
             (evt.EVT_C_STORE, self._answer),
             (evt.EVT_N_ACTION, self._commit),
+            (evt.EVT_C_FIND, self._find),
         ]
         self._server = ae.make_server(
-            ("127.0.0.1", self.port), evt_handlers=handlers, server_class=ThreadedAssociationServer
+            ("127.0.0.1", self.port),
+            evt_handlers=handlers,
+            ssl_context=self.listens_with,
+            server_class=ThreadedAssociationServer,
         )
         quickly = {"poll_interval": 0.02}
         threading.Thread(target=self._server.serve_forever, kwargs=quickly, daemon=True).start()
@@ -171,7 +217,29 @@ class FakePacs:
 
     def _answer(self, event: evt.Event) -> int:
         self.received.append(str(event.request.AffectedSOPInstanceUID))
-        return (self.script.popleft() if self.script else store)(self, event)
+        return (self.script.popleft() if self.script else self.usually)(self, event)
+
+    def _find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        """PS3.4 Annex C, Study Root, by unique keys and dates alone: what it stored, and the scans it says it has."""
+        question = event.identifier
+        level = question.QueryRetrieveLevel
+        self.found.append(level)
+        if level == "IMAGE" and not self.finds_images:
+            yield 0xA900, None
+            return
+        for candidate in self._candidates(question):
+            if all(_fits(candidate, question, keyword) for keyword in _LEVEL_KEYS[level]):
+                answer = Dataset()
+                for element in question:
+                    setattr(answer, element.keyword, candidate.get(element.keyword, ""))
+                answer.QueryRetrieveLevel = level
+                yield 0xFF00, answer
+
+    def _candidates(self, question: Dataset) -> Iterator[Dataset]:
+        yield from self.scans
+        uid = str(question.get("SOPInstanceUID", ""))
+        for stored in [self.stored[uid]] if uid in self.stored else () if uid else self.stored.values():
+            yield dcmread(DicomBytesIO(stored), stop_before_pixels=True)
 
     def _commit(self, event: evt.Event) -> tuple[int, None]:
         request = event.action_information
@@ -195,7 +263,8 @@ class FakePacs:
         ae = AE(ae_title=self.ae_title)
         ae.add_requested_context(StorageCommitmentPushModel)
         role = build_role(StorageCommitmentPushModel, scp_role=True)
-        association = ae.associate("127.0.0.1", port, ae_title=title, ext_neg=[role])
+        tls = None if self.calls_with is None else (self.calls_with, "127.0.0.1")
+        association = ae.associate("127.0.0.1", port, ae_title=title, ext_neg=[role], tls_args=tls)
         if association.is_established:
             self._report_on(association, request)
             association.release()

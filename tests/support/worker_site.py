@@ -11,7 +11,7 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 
 from appliance.audit.trail import trail_of
-from appliance.casework.tasks import attend
+from appliance.casework.attending import attend
 from appliance.casework.workbench import Workbench
 from appliance.intake.assembler import Assembler
 from appliance.records import Database, queries

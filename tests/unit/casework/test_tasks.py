@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from appliance.casework.case import MoveNotAllowed, retry
-from appliance.casework.tasks import attend, doorbell, ring
+from appliance.casework.attending import attend
+from appliance.casework.operating import Operator, retry
+from appliance.casework.tasks import doorbell, ring
 from appliance.dicom.structure_file import read_structure_file
 from appliance.records import Database, queries
 from appliance.records.tables import CaseState, DeliveryState, ResultKind
@@ -186,18 +187,10 @@ def test_a_parked_case_that_is_tried_again_has_all_its_attempts_before_it(build:
     with site.bench.database.transaction() as tx:
         case = queries.case_by_id(tx, site.case_id)
         assert case is not None
-        retry(tx, case, at=NOON, actor="operator")
+        retry(tx, case, Operator("jane", NOON))
     assert (site.case.state, site.case.attempts, site.case.rung_at) == (CaseState.QUEUED, 0, None)
     site.attend()
     assert site.case.state is CaseState.SENDING
-
-
-def test_only_a_parked_case_can_be_tried_again(database: Database) -> None:
-    case_id = new_case(database, CaseState.DELIVERED)
-    with pytest.raises(MoveNotAllowed, match="only a case that is failed"), database.transaction() as tx:
-        case = queries.case_by_id(tx, case_id)
-        assert case is not None
-        retry(tx, case, at=NOON, actor="operator")
 
 
 def test_a_worker_that_is_stopped_gives_the_case_back_and_that_is_no_attempt(build: Build) -> None:

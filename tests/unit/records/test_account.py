@@ -62,13 +62,13 @@ def test_every_object_is_in_one_place(rows: Rows) -> None:
     rows.delivered(CaseState.COMMITTED, DeliveryState.COMMITTED)
     rows.delivered(CaseState.DELIVERED, DeliveryState.ACCEPTED)
     rows.delivered(CaseState.SENDING, DeliveryState.PENDING)
-    for state in (CaseState.RECEIVING, CaseState.QUEUED, CaseState.REFUSED, CaseState.FAILED):
+    for state in (CaseState.RECEIVING, CaseState.QUEUED, CaseState.REFUSED, CaseState.FAILED, CaseState.CANCELLED):
         rows.case(state)
     rows.alone(InstanceState.QUARANTINED)
     rows.alone(InstanceState.KEPT, "1.2.3.99")
     rows.alone(InstanceState.EQUIVALENT, "1.2.3.99")
     told = rows.account()
-    assert (told.received, told.delivered, told.refused, told.parked) == (17, 4, 2, 2)
+    assert (told.received, told.delivered, told.refused, told.parked, told.cancelled) == (19, 4, 2, 2, 2)
     assert (told.aside, told.in_progress) == (2, 6)
     assert [sentence for sentence in told.residue if "belongs to no case" not in sentence] == []
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, Result, ResultKind
+from appliance.records.tables import Case, CaseState, CountSign, Delivery, DeliveryState, Result, ResultKind
 from appliance.running.showing import case_line, what_now
 from tests.support.config_folder import make_settings
 from tests.support.rows import NOON
@@ -38,8 +38,12 @@ def _segmenting(*models: dict[str, object]) -> Case:
     ("case", "words"),
     [
         (_case(CaseState.RECEIVING), "complete if quiet for 20 s more"),
-        (_case(CaseState.INCOMPLETE, reason="slice_missing", sentence="a gap"), "a gap (slice_missing)"),
+        (
+            _case(CaseState.INCOMPLETE, reason="slice_missing", sentence="a gap"),
+            "a gap, waiting 590 s more (slice_missing)",
+        ),
         (_case(CaseState.QUEUED), "waits for a worker"),
+        (_case(CaseState.QUEUED, count_sign=CountSign.UNANSWERED), "waits for a worker; count not confirmed"),
         (_case(CaseState.SEGMENTING), "a worker has taken it"),
         (_case(CaseState.SEGMENTING, progress={"step": "load", "done": 2, "total": 9}), "load: 2 of 9"),
         (_segmenting(WORKING), AT_WORK),
