@@ -12,6 +12,7 @@ from appliance import __version__
 from appliance.commands.asking import console, settings_of
 from appliance.commands.cases import case, existing
 from appliance.commands.models import models
+from appliance.commands.safekeeping import account_command, reconcile, retention
 from appliance.commands.segment import segment
 from appliance.dicom.roi import RoiTemplate
 from appliance.errors import ApplianceError, SettingsError
@@ -155,6 +156,9 @@ def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
 main.add_command(case)
 main.add_command(models)
 main.add_command(segment)
+main.add_command(account_command)
+main.add_command(reconcile)
+main.add_command(retention)
 
 
 @main.group()

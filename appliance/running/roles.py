@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 from pydantic import ValidationError
@@ -24,6 +25,8 @@ from appliance.spool import Spool
 
 TICK_S = 0.25
 """How often the loops look; each look is a few indexed queries."""
+
+MINUTE_S = 60.0
 
 log = structlog.get_logger()
 
@@ -120,10 +123,14 @@ def work(settings: Settings) -> None:
 def tend(settings: Settings) -> None:
     """See to what is done from time to time."""
     from appliance.running.caretaker import Caretaker, Duty
+    from appliance.running.nightly import compare_with_pacs, remove_old_files
 
     stop = stop_on_signal()
-    database, _spool = _open(settings, "caretaker")
-    duties: list[Duty] = []
+    database, spool = _open(settings, "caretaker")
+    duties = [
+        Duty("reconcile", MINUTE_S, partial(compare_with_pacs, settings, database, spool)),
+        Duty("retention", MINUTE_S, partial(remove_old_files, settings, database, spool)),
+    ]
     Caretaker(duties).run(stop)
     _close(database, "caretaker")
 
