@@ -13,6 +13,7 @@ from appliance.commands.backup import backup, restore
 from appliance.commands.cases import case
 from appliance.commands.fetch import fetch
 from appliance.commands.models import models
+from appliance.commands.safekeeping import account_command, reconcile, retention
 from appliance.commands.segment import segment
 from appliance.dicom.roi import RoiTemplate
 from appliance.errors import ApplianceError, SettingsError
@@ -174,6 +175,9 @@ main.add_command(fetch)
 main.add_command(models)
 main.add_command(restore)
 main.add_command(segment)
+main.add_command(account_command)
+main.add_command(reconcile)
+main.add_command(retention)
 
 
 @main.group()

@@ -1,6 +1,6 @@
 """Questions about the rows that have a file: which there are, and which may be removed because their term is over."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
@@ -120,3 +120,12 @@ def _has_ended(
         else and_(case.state == CaseState.REFUSED, case.entered_state_at < refused_before, quiet)
     )
     return proved | refused
+
+
+def marked_as_removed(tx: Transaction, names: Collection[str]) -> set[str]:
+    """Those digests and file names whose rows say that the file was removed; the rows are locked."""
+    objects = select(Instance).where(Instance.digest.in_(names), Instance.removed_at.is_not(None)).with_for_update()
+    results = select(Result).where(Result.file.in_(names), Result.removed_at.is_not(None)).with_for_update()
+    used = select(Result.file).where(Result.file.in_(names), Result.removed_at.is_(None))
+    files = {result.file for result in tx.scalars(results)} - set(tx.scalars(used))
+    return {instance.digest for instance in tx.scalars(objects)} | files

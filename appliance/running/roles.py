@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import structlog
 from pydantic import ValidationError
@@ -26,6 +27,8 @@ from appliance.spool import Spool
 
 TICK_S = 0.25
 """How often the loops look; each look is a few indexed queries."""
+
+MINUTE_S = 60.0
 
 log = structlog.get_logger()
 
@@ -146,10 +149,13 @@ def duties_of(settings: Settings, database: Database, spool: Spool) -> list[Duty
     """What the caretaker sees to."""
     from appliance.audit.feed import CollectorFeed
     from appliance.audit.signing import HeadSigner
+    from appliance.running.nightly import compare_with_pacs, remove_old_files
 
     return [
-        Duty("sign_trail", 60.0, HeadSigner(settings, database).sign_daily),
+        Duty("sign_trail", MINUTE_S, HeadSigner(settings, database).sign_daily),
         Duty("tell_collector", 2.0, CollectorFeed(settings, database).send_waiting),
+        Duty("reconcile", MINUTE_S, partial(compare_with_pacs, settings, database, spool)),
+        Duty("retention", MINUTE_S, partial(remove_old_files, settings, database, spool)),
         *_asking_duties(settings, database, spool),
     ]
 
