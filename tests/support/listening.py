@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from appliance.delivery.store_scu import Caller, NotDelivered, echo
 from appliance.settings import Peer
@@ -26,12 +27,19 @@ class ListenerProcess:
     caller: Caller
 
     @classmethod
-    def configured(cls, folder: Path) -> "ListenerProcess":
-        """On a free port, with a spool of its own."""
+    def configured(
+        cls, folder: Path, tables: Mapping[str, Mapping[str, Any]] | None = None, **parts: Any
+    ) -> "ListenerProcess":
+        """On a free port, with a spool of its own; `tables` and `parts` change its configuration."""
         intake = {"port": free_port(), "free_space_reserve_mb": 1, "network_timeout_s": 5.0}
-        settings = make_settings(folder, {"intake": intake})
-        me = Peer(ae_title="DELINEATE", host="127.0.0.1", port=settings.intake.port)
-        return cls(settings.folder, me, Spool(settings.data_dir / "spool"), Caller("FAKEPACS", 5.0))
+        changed = {**(tables or {}), "intake": {**intake, **(tables or {}).get("intake", {})}}
+        settings = make_settings(folder, changed, **parts)
+        return cls(
+            settings.folder,
+            settings.myself,
+            Spool(settings.data_dir / "spool"),
+            Caller("FAKEPACS", 5.0, settings.tls_files),
+        )
 
     @contextmanager
     def running(self, wrapper: Sequence[str | Path] = ()) -> Iterator[subprocess.Popen[bytes]]:
