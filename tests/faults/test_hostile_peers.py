@@ -60,8 +60,8 @@ class Ground:
         return (self.listener.folder / "listen.log").read_text(errors="replace").splitlines()
 
     def uncaught(self) -> list[str]:
-        """Lines of the log that tell of an exception that nobody expected."""
-        return [line for line in self.log() if "Traceback" in line or "rror:" in line]
+        """Lines of the log that tell of an exception that nobody expected, or of a process that died of one."""
+        return [line for line in self.log() if any(word in line for word in ("Traceback", '"exception"', "_died"))]
 
     def returns_to_base(self) -> Footing:
         """What it holds once it holds no more than before."""
