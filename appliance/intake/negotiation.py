@@ -54,7 +54,16 @@ MAX_CONTEXTS = 128
 _PROTOCOL_VERSION = 0x0001
 _FIXED_BYTES = 68
 _CONTEXT_ITEM = 0x20
-_UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, struct.error)
+_UNREADABLE = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 """What pynetdicom's decoders raise on bytes that they do not expect."""
 
 

@@ -1,7 +1,6 @@
 """No peer can hold the listener, crash it, leave the spool, or keep others from being served."""
 
 import json
-import os
 import random
 import socket
 from collections.abc import Callable, Iterator
@@ -48,6 +47,7 @@ class Ground:
     listener: ListenerProcess
     process: psutil.Process
     base: Footing
+    log_began: int = 0  #: bytes of the log before this test
 
     @property
     def port(self) -> int:
@@ -57,7 +57,8 @@ class Ground:
         return HealthyPeer(Caller("SCANNER", 10.0), self.listener.me)
 
     def log(self) -> list[str]:
-        return (self.listener.folder / "listen.log").read_text(errors="replace").splitlines()
+        said = (self.listener.folder / "listen.log").read_bytes()[self.log_began :]
+        return said.decode(errors="replace").splitlines()
 
     def uncaught(self) -> list[str]:
         """Lines of the log that tell of an exception that nobody expected, or of a process that died of one."""
@@ -70,11 +71,15 @@ class Ground:
         return Footing.of(self.process)
 
 
-@pytest.fixture
-def ground(tmp_path: Path) -> Iterator[Ground]:
-    """A listener with short deadlines that knows two peers: one bound to its addresses, one who may be anybody."""
+@pytest.fixture(scope="module")
+def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """A listener with short deadlines that knows two peers: one bound to its addresses, one who may be anybody.
+
+    It is the same for all attacks, one after another.
+    """
     tables = {"intake": {"network_timeout_s": LIMIT_S, "free_space_reserve_mb": 0}}
-    listener = ListenerProcess.configured(tmp_path, tables, peers={"scanner": SCANNER, "pacs": ANYBODY})
+    folder = tmp_path_factory.mktemp("ground") / "site"
+    listener = ListenerProcess.configured(folder, tables, peers={"scanner": SCANNER, "pacs": ANYBODY})
     with listener.running() as started:
         process = psutil.Process(started.pid)
         ground = Ground(listener, process, Footing.of(process))
@@ -83,8 +88,15 @@ def ground(tmp_path: Path) -> Iterator[Ground]:
             for _ in range(3):
                 several.enter_context(established(ground.port))
         wait_until(lambda: Footing.of(process).processes <= ground.base.processes, 10, "the first peers to be gone")
-        yield replace(ground, base=Footing.of(process))
+        yield ground
         assert started.poll() is None, "the listener ended"
+
+
+@pytest.fixture
+def ground(survivor: Ground) -> Ground:
+    """The listener as it is before an attack."""
+    log = survivor.listener.folder / "listen.log"
+    return replace(survivor, base=Footing.of(survivor.process), log_began=log.stat().st_size)
 
 
 def _nothing(connection: socket.socket) -> None:
@@ -165,16 +177,16 @@ def test_a_declared_length_reserves_no_memory(ground: Ground, tally: Tally, time
 
 @pytest.mark.fault("hostile UIDs", "never wrong")
 def test_no_uid_names_a_file_and_none_that_is_invalid_is_acknowledged(
-    ground: Ground, tally: Tally, times: Times, tmp_path: Path
+    ground: Ground, tally: Tally, times: Times
 ) -> None:
     spool = ground.listener.spool.root
-    outside = _everything_outside(tmp_path, spool)
+    outside = _everything_outside(ground.listener.folder.parent, spool)
     for uid in uids(SEED, times(400, 5_000)):
         with suppress(ConnectionError):
             answers = answers_to(ground.port, associate_rq() + c_store(uid) + RELEASE)
             stored = any(_status(answer) == 0x0000 for answer in answers)
             tally.count(held=not stored or is_valid_uid(uid.rstrip(b"\0").decode("ascii", "replace")))
-    assert _everything_outside(tmp_path, spool) == outside
+    assert _everything_outside(ground.listener.folder.parent, spool) == outside
     names = [path.name for path in spool.rglob("*")]
     assert not [name for name in names if any(word in name for word in ("evil", "passwd", "..", "svg", "reboot"))]
     assert not Path("/tmp/evil").exists()  # noqa: S108 - where a traversal would lead
@@ -250,23 +262,26 @@ def test_nothing_of_what_an_object_says_reaches_the_log_or_a_note(ground: Ground
     tally.count(held="ZZPLANTED" not in said)
 
 
+OUR_MARK = b"\x89DLN\r\n\x1a"
 MAGICS = [b"MZ\x90\0", b"\x7fELF", b"<html><script>", b"PK\3\4", b"%PDF-1.7", b"#!/bin/sh\n"]
 
 
 @pytest.mark.fault("polyglot preambles", "never wrong")
 def test_what_arrives_lies_behind_a_preamble_of_our_own(ground: Ground, tally: Tally) -> None:
+    spool = ground.listener.spool
+    before = {arrival.path for arrival in spool.arrivals()}
     for number, magic in enumerate(MAGICS):
-        answers = answers_to(ground.port, associate_rq() + c_store(b"1.2.%d\0" % number, magic * 40) + RELEASE)
+        answers = answers_to(ground.port, associate_rq() + c_store(b"1.9.%d\0" % number, magic * 40) + RELEASE)
         tally.count(held=any(_status(answer) == 0x0000 for answer in answers))
-    arrivals = wait_until(lambda: _all_of(ground.listener.spool.arrivals(), len(MAGICS)), 20, "all arrivals")
-    for arrival in arrivals:
-        head = arrival.path.read_bytes()[:132]
-        tally.count(held=head == bytes(128) + b"DICM")
-        tally.count(held=not os.access(arrival.path, os.X_OK) or not arrival.path.stat().st_mode & 0o111)
 
+    def arrived() -> set[Path] | None:
+        new = {arrival.path for arrival in spool.arrivals()} - before
+        return new if len(new) == len(MAGICS) else None
 
-def _all_of(found: list[object], count: int) -> list[object] | None:
-    return found if len(found) == count else None
+    for path in wait_until(arrived, 20, "all arrivals"):
+        head = path.read_bytes()[:132]
+        tally.count(held=head.startswith(OUR_MARK) and head.endswith(b"DICM") and not any(map(head.count, MAGICS)))
+        tally.count(held=not path.stat().st_mode & 0o117)
 
 
 def _status(answer: bytes) -> int | None:
