@@ -1,4 +1,4 @@
-"""Association requests that no careful peer sends: read in the process that everybody depends on, refused and no more."""
+"""Association requests that no careful peer sends: read in a process that everybody depends on, refused and no more."""
 
 import random
 
