@@ -65,19 +65,32 @@ def log_to_stderr() -> None:
         if stream is None:  # closed; the next file that is opened must not get its number, and the log with it
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     sys.stdout, sys.stderr = SinkThatMayBreak(1), SinkThatMayBreak(2)
-    on_terminal = sys.stderr.isatty()
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()
+    for_people = sys.stderr.isatty()
+    # a traceback names lines of ours and never what was in their variables, which may be a patient
+    traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    last: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if for_people
+        else [structlog.processors.ExceptionRenderer(traces), structlog.processors.JSONRenderer()]
     )
+    first: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.set_exc_info if on_terminal else structlog.processors.dict_tracebacks,
-            renderer,
-        ],
+        processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, sys.stderr)),
     )
-    logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote what the header says
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)  # what libraries say goes the same way
+    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *first], processors=[meta, *last]
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.captureWarnings(capture=True)
+    for talker in ("pydicom", "py.warnings"):
+        logging.getLogger(talker).setLevel(logging.ERROR)  # their warnings quote what the header says
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its errors quote what a peer said

@@ -41,8 +41,7 @@ def listen(settings: Settings) -> None:
     check_tls(settings)
     listener = Listener(settings, Spool(settings.data_dir / "spool"))
     listener.start()
-    stop.wait()
-    listener.stop()
+    listener.serve(stop.is_set)
 
 
 def assemble(settings: Settings) -> None:
