@@ -38,8 +38,7 @@ def listen(settings: Settings) -> None:
     stop = stop_on_signal()
     listener = Listener(settings, Spool(settings.data_dir / "spool"))
     listener.start()
-    stop.wait()
-    listener.stop()
+    listener.serve(stop.is_set)
 
 
 def assemble(settings: Settings) -> None:

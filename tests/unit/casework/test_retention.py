@@ -19,7 +19,7 @@ from appliance.records.tables import NEVER, Case, CaseState, DeliveryState, Inst
 from appliance.settings import Settings
 from appliance.spool import Spool
 from appliance.spool.holdings import is_intact
-from tests.support.arriving import arrive, arrive_all
+from tests.support.arriving import arrive, arrive_all, arrive_bytes
 from tests.support.config_folder import make_settings
 from tests.support.ct_files import make_ct_series
 from tests.support.dying import killed_in
@@ -159,7 +159,7 @@ def test_images_of_a_refused_series_have_their_own_term(bench: Bench) -> None:
 
 
 def test_what_was_set_aside_has_its_own_term(bench: Bench) -> None:
-    bench.spool.keep(b"\0" * 132, b"no data set", "1.2.840.10008.1.2")
+    arrive_bytes(bench.spool, b"no data set")
     bench.index()
     came = bench.instances()[-1].received_at
     rule = Retention(bench.settings, bench.database, bench.spool)
