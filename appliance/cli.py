@@ -11,6 +11,7 @@ import structlog
 from appliance import __version__
 from appliance.commands.asking import console, settings_of
 from appliance.commands.cases import case, existing
+from appliance.commands.fetch import fetch
 from appliance.commands.models import models
 from appliance.commands.safekeeping import account_command, reconcile, retention
 from appliance.commands.segment import segment
@@ -93,6 +94,18 @@ def work(ctx: click.Context, device: str | None, *, leave_with_parent: bool) -> 
     _run_role("work", on_device(settings_of(ctx), device), leave_with_parent=leave_with_parent)
 
 
+@main.command(hidden=True)
+@click.option("--device", required=True)
+@click.option("--name", required=True)
+@click.pass_context
+def bench(ctx: click.Context, device: str, name: str) -> None:
+    """Run the networks for the worker that starts this, and for nobody else."""
+    from appliance.running import roles
+
+    _log_to_stderr()
+    roles.bench(roles.on_device(settings_of(ctx), device), name)
+
+
 @main.command()
 @click.pass_context
 def migrate(ctx: click.Context) -> None:
@@ -154,6 +167,7 @@ def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
 
 
 main.add_command(case)
+main.add_command(fetch)
 main.add_command(models)
 main.add_command(segment)
 main.add_command(account_command)

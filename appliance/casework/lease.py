@@ -119,6 +119,17 @@ class Lease:
         return mine and case.state is CaseState.SEGMENTING
 
 
+def hand_back(
+    database: Database, case_id: int, worker: str, sentence: str, *, attempts_allowed: int, stopped: bool
+) -> None:
+    """Give back the case that a worker holds, if it does; that somebody stopped the worker is not held against it."""
+    with database.transaction() as tx:
+        case = queries.case_by_id(tx, case_id)
+        if case is not None and case.state is CaseState.SEGMENTING and case.lease_owner == worker:
+            case.attempts -= stopped
+            give_back(tx, case, sentence, attempts_allowed=attempts_allowed, at=now_utc(), actor=worker)
+
+
 def give_back(tx: Transaction, case: Case, sentence: str, *, attempts_allowed: int, at: datetime, actor: str) -> None:
     """Queue a case again whose worker was lost or failed, or park it when that happened too often."""
     if case.attempts < attempts_allowed:

@@ -11,6 +11,7 @@ from typing import Any
 from appliance.audit import trail
 from appliance.casework.asking import Asked
 from appliance.casework.lease import RENEW_EVERY_S, WorkerStopping
+from appliance.casework.part_rows import is_free, put_back
 from appliance.casework.workbench import Workbench
 from appliance.clock import monotonic_s, now_utc
 from appliance.errors import ApplianceError
@@ -66,6 +67,7 @@ class PartLease:
             PartLost: the part is not ours any more, or nobody needs it.
             WorkerStopping: the worker is being shut down.
         """
+        self._bench.on_step("segment" if fields else "load", fields.get("done", 0), fields.get("total", 0))
         if self._bench.should_stop():
             raise WorkerStopping
         if monotonic_s() - self._renewed_at_s < RENEW_EVERY_S:
@@ -118,15 +120,3 @@ class PartLease:
         """Whether the part is held by this very lease: not by another worker, nor by this one a second time."""
         mine = part.lease_owner == self._bench.worker and part.attempts == self._attempt
         return mine and part.state is PartState.WORKING
-
-
-def is_free(part: Part, now: datetime) -> bool:
-    """Whether a worker may take it: it waits, or whoever had it fell silent."""
-    silent = part.state is PartState.WORKING and part.lease_until is not None and part.lease_until < now
-    return part.state is PartState.WAITING or silent
-
-
-def put_back(part: Part) -> None:
-    """Let it wait again, as if nobody had begun."""
-    part.state, part.progress = PartState.WAITING, {}
-    part.lease_owner = part.lease_until = None

@@ -106,6 +106,26 @@ def case_force_complete(ctx: click.Context, case_id: int, why: str, *, yes: bool
         _say(f"Case {case_id} is taken as complete with {answer.slices} slices; it is {answer.state}.")
 
 
+@case.command("why")
+@click.argument("identifier", metavar="PATIENT|ACCESSION|STUDY|SERIES")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer for programs.")
+@click.pass_context
+def case_why(ctx: click.Context, identifier: str, *, as_json: bool) -> None:
+    """Say why nothing came back: what happened, what comes next, and what to do."""
+    from appliance.dicom.identity import read_identity
+    from appliance.running.why_nothing import explain
+    from appliance.spool import Spool
+
+    settings = settings_of(ctx)
+    rows_and_files = database_of(ctx), Spool(settings.data_dir / "spool")
+    answer = explain(identifier, settings, rows_and_files, read_identity, now_utc())
+    if as_json:
+        click.echo(answer.as_json())
+    else:
+        for line in answer.lines():
+            _say(line)
+
+
 def existing(case: Case | None, case_id: int) -> Case:
     """The case, or a sentence that says where to look.
 

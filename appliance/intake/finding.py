@@ -18,6 +18,7 @@ from appliance.settings import Peer, Settings
 MOST_ANSWERS = 20_000
 """More matches than this are no answer to any question of ours."""
 
+_SINGLE_VALUES = frozenset({"PatientID", "AccessionNumber", "StudyInstanceUID"})
 _PENDING = (0xFF00, 0xFF01)
 _PATIENCE = 4.0
 """A question must be answered to the end within this many times the longest silence."""
@@ -51,20 +52,31 @@ class FoundSeries:
 def find_studies(settings: Settings, peer: Peer, keys: Mapping[str, str]) -> list[FoundStudy]:
     """The studies that match `keys` (by keyword, such as PatientID).
 
+    A PACS that ignores a key answers with more than was asked for, so single values are compared again here: studies
+    of another patient are never taken for the one that was asked for.
+
     Raises:
         NoAnswer: the PACS cannot be asked, or broke off.
     """
     wanted = {"StudyInstanceUID": "", "StudyDescription": "", "ModalitiesInStudy": "", **keys}
+    exact = {keyword: value for keyword, value in keys.items() if keyword in _SINGLE_VALUES}
     with _asking(settings, peer) as made:
         return [
             FoundStudy(study_instance_uid=uid, study_description=_text(one, "StudyDescription"))
             for one in _matches(made, settings, "STUDY", wanted)
             if is_valid_uid(uid := _text(one, "StudyInstanceUID"))
+            and all(_text(one, keyword) == value for keyword, value in exact.items())
         ]
 
 
 def find_series(settings: Settings, peer: Peer, study: FoundStudy, series_uid: str = "") -> list[FoundSeries]:
     """The CT series of a study, or the one of this UID.
+
+    Args:
+        settings: of this box.
+        peer: who is asked.
+        study: whose series; without a UID, the PACS has to find the series alone (a relational query).
+        series_uid: Series Instance UID; empty for all.
 
     Raises:
         NoAnswer: the PACS cannot be asked, or broke off.
@@ -78,22 +90,26 @@ def find_series(settings: Settings, peer: Peer, study: FoundStudy, series_uid: s
         "NumberOfSeriesRelatedInstances": "",
     }
     with _asking(settings, peer) as made:
-        found = [
-            FoundSeries(
-                study_instance_uid=study.study_instance_uid,
-                series_instance_uid=_text(one, "SeriesInstanceUID"),
-                modality=_text(one, "Modality"),
-                study_description=study.study_description or _text(one, "StudyDescription"),
-                series_description=_text(one, "SeriesDescription"),
-                body_part=_text(one, "BodyPartExamined"),
-                instances=_number(one, "NumberOfSeriesRelatedInstances"),
-            )
-            for one in _matches(made, settings, "SERIES", wanted)
-        ]
-    # a PACS that ignores a key that it does not know answers with more than was asked for
+        found = [_series(one, study) for one in _matches(made, settings, "SERIES", wanted)]
     return [
-        one for one in found if is_valid_uid(one.series_instance_uid) and series_uid in {"", one.series_instance_uid}
+        one
+        for one in found
+        if is_valid_uid(one.series_instance_uid)
+        and is_valid_uid(one.study_instance_uid)
+        and series_uid in {"", one.series_instance_uid}
     ]
+
+
+def _series(answer: Dataset, study: FoundStudy) -> FoundSeries:
+    return FoundSeries(
+        study_instance_uid=study.study_instance_uid or _text(answer, "StudyInstanceUID"),
+        series_instance_uid=_text(answer, "SeriesInstanceUID"),
+        modality=_text(answer, "Modality"),
+        study_description=study.study_description or _text(answer, "StudyDescription"),
+        series_description=_text(answer, "SeriesDescription"),
+        body_part=_text(answer, "BodyPartExamined"),
+        instances=_number(answer, "NumberOfSeriesRelatedInstances"),
+    )
 
 
 def find_images(settings: Settings, peer: Peer, study_uid: str, series_uid: str) -> set[str]:

@@ -21,6 +21,7 @@ from appliance.records.tables import (
     Instance,
     InstanceState,
     Part,
+    PartState,
     Result,
     ResultKind,
 )
@@ -43,6 +44,12 @@ def latest_case(tx: Transaction, series_instance_uid: str) -> Case | None:
     """The newest revision of a series, locked for this transaction."""
     query = select(Case).where(Case.series_instance_uid == series_instance_uid)
     return tx.scalar(query.order_by(Case.revision.desc()).limit(1).with_for_update())
+
+
+def earlier_revisions(tx: Transaction, case: Case) -> Sequence[Case]:
+    """The revisions of a series before this one, the newest first, locked for this transaction."""
+    same_series = (Case.series_instance_uid == case.series_instance_uid, Case.revision < case.revision)
+    return tx.scalars(select(Case).where(*same_series).order_by(Case.revision.desc()).with_for_update()).all()
 
 
 def cases_in(tx: Transaction, *states: CaseState) -> Sequence[Case]:
@@ -112,6 +119,15 @@ def instances_of(tx: Transaction, case: Case) -> Sequence[Instance]:
     return tx.scalars(
         query.where(CaseInstance.case_id == case.id, counting, Instance.removed_at.is_(None)).order_by(Instance.id)
     ).all()
+
+
+def sop_instance_uids_here(tx: Transaction, series_instance_uid: str) -> set[str]:
+    """SOP Instance UIDs of a series that came and are no damage, whatever became of its cases."""
+    usable = Instance.state != InstanceState.QUARANTINED
+    rows = tx.scalars(
+        select(Instance.sop_instance_uid).where(Instance.series_instance_uid == series_instance_uid, usable)
+    )
+    return {uid for uid in rows if uid is not None}
 
 
 def quarantined(tx: Transaction, limit: int) -> Sequence[Instance]:
@@ -317,6 +333,12 @@ def part_of(tx: Transaction, case_id: int, model: str) -> Part | None:
     Whoever locks a part as well as its case locks the part first; an event of the case counts as locking it.
     """
     return tx.scalar(select(Part).where(Part.case_id == case_id, Part.model == model).with_for_update())
+
+
+def parts_in_work(tx: Transaction, worker: str) -> Sequence[Part]:
+    """The parts that a worker is at, locked for this transaction."""
+    query = select(Part).where(Part.lease_owner == worker, Part.state == PartState.WORKING)
+    return tx.scalars(query.order_by(Part.id).with_for_update()).all()
 
 
 def idle_parts(tx: Transaction) -> Sequence[Part]:

@@ -80,6 +80,18 @@ class IntakeSettings(Section):
     """With less free space, objects are answered 0xA700 (out of resources)."""
 
 
+class StepLimits(Section):
+    """`[worker.step_limits_s]`: seconds that a step of a case may go without getting any further; then it is ended."""
+
+    engines: Seconds = 3600.0  #: loading models, and examining the engines of this box for a new one
+    read: Seconds = 600.0  #: one slice's header
+    load: Seconds = 600.0  #: one slice's pixels
+    segment: Seconds = 900.0  #: one run of a network
+    structures: Seconds = 1800.0  #: making all structures of what the networks found
+    contours: Seconds = 1800.0  #: contouring one structure
+    write: Seconds = 1800.0  #: writing and checking the results
+
+
 class WorkerSettings(Section):
     """`[worker]`: how cases are segmented."""
 
@@ -90,6 +102,11 @@ class WorkerSettings(Section):
     """What may run the networks, the preferred first; none named: whatever is fastest and gives the same answers."""
     lease_s: Seconds = 60.0  #: a worker that shows no progress for this long has lost its case
     attempts: Annotated[int, Field(ge=1)] = 3  #: a case that failed this often is parked
+    step_limits_s: StepLimits = StepLimits()
+    memory_mb: Annotated[int, Field(ge=256)] | None = None
+    """A case that takes more memory than this is ended; when absent: more than there was when it was begun."""
+    memory_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """How much of the free memory one worker plans with; when absent, workers on one box have equal shares."""
 
 
 class DeliverySettings(Section):

@@ -37,6 +37,8 @@ class Behaviour:
     find_status: int = 0x0000  #: answers C-FIND with this failure
     hangs: bool = False  #: says nothing to C-FIND until it is stopped
     drops: Callable[[str], bool] = field(default=lambda _uid: False)  #: SOP Instance UIDs that C-GET and C-MOVE omit
+    fails: Callable[[str], bool] = field(default=lambda _uid: False)  #: SOP Instance UIDs that it cannot send
+    ignores: set[str] = field(default_factory=set)  #: keywords that do not limit what it answers
     endless: bool = False  #: never stops answering C-FIND
 
 
@@ -111,7 +113,9 @@ class FakeArchive:
         key = _LEVELS[question.QueryRetrieveLevel]
         held = [dcmread(path, stop_before_pixels=True) for path in self.files.values()]
         sizes = Counter(str(one[key].value) for one in held)
-        for one in {str(each[key].value): each for each in held if _matches(each, question)}.values():
+        limits = Dataset()
+        limits.update({element.tag: element for element in question if element.keyword not in self.behaviour.ignores})
+        for one in {str(each[key].value): each for each in held if _matches(each, limits)}.values():
             answer = Dataset()
             answer.QueryRetrieveLevel = question.QueryRetrieveLevel
             for element in question:
@@ -144,7 +148,10 @@ class FakeArchive:
         yield len(wanted)
         for uid, path in wanted:
             self.sent.append(uid)
-            yield 0xFF00, dcmread(path)
+            sent = dcmread(path)
+            if self.behaviour.fails(uid):
+                sent.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"  # MR: nobody has agreed to take that
+            yield 0xFF00, sent
 
 
 def _matches(held: Dataset, question: Dataset) -> bool:

@@ -12,6 +12,7 @@ from appliance.audit.trail import trail_of
 from appliance.intake import finding
 from appliance.intake.assembler import COUNT_AGAIN_S, Assembler
 from appliance.intake.counting import Counting
+from appliance.intake.fetching import MissingSlices
 from appliance.records import Database
 from appliance.records.tables import Case, CaseState, CountSign
 from appliance.settings import Settings
@@ -237,3 +238,42 @@ def test_an_archive_that_never_stops_answering_is_left(
     line.until_quiet()
     assert line.case.state is CaseState.QUEUED
     assert "it gave more than 50 answers" in (line.case.count_sentence or "")
+
+
+def test_missing_slices_are_fetched_where_the_protocol_says_so(
+    tmp_path: Path, database: Database, spool: Spool, archive: FakeArchive, ct: list[Path]
+) -> None:
+    line = make_line(tmp_path, database, spool, archive, fetch_missing=True)
+    missing = MissingSlices(line.settings, database, spool, "archive")
+    arrive_all(spool, ct[:-3])
+    line.until_quiet()
+    assert line.case.state is CaseState.INCOMPLETE
+    assert missing.work(NOON) == 3
+    for seconds in (100, 100 + QUIET_S / 2, 100 + QUIET_S):
+        line.at(seconds)
+    assert (line.case.state, line.case.slices, line.case.count_sign) == (
+        CaseState.QUEUED,
+        SLICES,
+        CountSign.CONFIRMED,
+    )
+    assert "archive was asked for 3 missing slices; 3 came" in line.words
+    assert missing.work(NOON) == 0
+
+
+def test_missing_slices_are_not_fetched_unless_the_protocol_says_so(line: Line, ct: list[Path]) -> None:
+    arrive_all(line.spool, ct[:-3])
+    line.until_quiet()
+    assert MissingSlices(line.settings, line.database, line.spool, "archive").work(NOON) == 0
+
+
+def test_an_archive_that_cannot_send_what_is_missing_is_asked_a_few_times_and_no_more(
+    tmp_path: Path, database: Database, spool: Spool, archive: FakeArchive, ct: list[Path]
+) -> None:
+    line = make_line(tmp_path, database, spool, archive, fetch_missing=True)
+    missing = MissingSlices(line.settings, database, spool, "archive")
+    archive.behaviour.drops = lambda _uid: True
+    arrive_all(spool, ct[:-3])
+    line.until_quiet()
+    for _ in range(10):
+        missing.work(NOON)
+    assert [asked for asked, _ in archive.asked].count("C-GET") == MissingSlices.TRIES
