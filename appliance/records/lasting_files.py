@@ -31,6 +31,11 @@ def results_with_files(tx: Transaction) -> list[tuple[str, bool]]:
     return [(file, removed is not None) for file, removed in tx.execute(select(Result.file, Result.removed_at))]
 
 
+def digests_of_result(tx: Transaction, file: str) -> set[str]:
+    """SHA-256 of the results that lie in this file: one, or none while no row names it."""
+    return set(tx.scalars(select(Result.digest).where(Result.file == file)))
+
+
 def images_to_remove(
     tx: Transaction, *, proved_before: datetime | None, refused_before: datetime | None, limit: int
 ) -> Sequence[Instance]:
