@@ -32,6 +32,9 @@ NOTE_KIND = "commitment_asked"
 ANSWER_WITHIN = timedelta(days=7)
 """A caller that cannot be reached for so long is not told any more; it may ask again."""
 
+SETTLED_AFTER = timedelta(seconds=10)
+"""Only then is an object said to be unknown: it may have been answered with success and still lie in its slot."""
+
 _ALL_KEPT, _SOME_LOST = 1, 2
 """Event type IDs, PS3.4 Table J.3.3-1."""
 
@@ -90,13 +93,16 @@ class Voucher:
         return waiting
 
     def answer(self, note: Note, now: datetime) -> bool:
-        """Answer one request; False when the caller cannot be reached, and it stays a note."""
+        """Answer one request, or leave it a note; False when the caller cannot be reached."""
         asked = Asked.of(note)
         peer = self._peers.get(asked.caller)
         if peer is None or not is_valid_uid(asked.transaction_uid) or not asked.instances:
             self._drop(note, asked, "it is not in peers.toml, or what it asked names nothing by UID", now)
             return True
         verdicts = {pair: self._verdict(*pair) for pair in asked.instances}
+        if FailureReason.NO_SUCH_OBJECT in verdicts.values() and now < asked.at + SETTLED_AFTER:
+            self._pacing.failed(note.path.name)
+            return True
         try:
             _report(self._caller, peer, asked.transaction_uid, verdicts)
         except (NotDelivered, NeverDeliverable) as problem:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select
 from sqlalchemy.orm import aliased
 
 from appliance.records.session import Transaction
@@ -29,6 +29,11 @@ def objects_with_files(tx: Transaction) -> list[tuple[str, bool, bool]]:
 def results_with_files(tx: Transaction) -> list[tuple[str, bool]]:
     """File name of every result, and whether it was removed."""
     return [(file, removed is not None) for file, removed in tx.execute(select(Result.file, Result.removed_at))]
+
+
+def digests_of_result(tx: Transaction, file: str) -> set[str]:
+    """SHA-256 of the results that lie in this file: one, or none while no row names it."""
+    return set(tx.scalars(select(Result.digest).where(Result.file == file)))
 
 
 def images_to_remove(
@@ -102,8 +107,17 @@ def _case_may_go(proved_before: datetime | None, refused_before: datetime | None
 def _has_ended(
     case: type[Case], proved_before: datetime | None, refused_before: datetime | None
 ) -> ColumnElement[bool]:
-    never = Case.id < 0
-    unproved = exists().where(
+    """Whether a case is proved or refused since before these moments, and nobody has sent its series again since."""
+    ended = []
+    if proved_before is not None:
+        ended.append(and_(case.state == CaseState.COMMITTED, ~_unproved(case, proved_before)))
+    if refused_before is not None:
+        ended.append(and_(case.state == CaseState.REFUSED, case.entered_state_at < refused_before))
+    return and_(case.repeated_at.is_(None), or_(false(), *ended))
+
+
+def _unproved(case: type[Case], proved_before: datetime) -> ColumnElement[bool]:
+    return exists().where(
         Delivery.case_id == case.id,
         or_(
             Delivery.state == DeliveryState.PENDING,
@@ -112,14 +126,6 @@ def _has_ended(
             and_(Delivery.state == DeliveryState.COMMITTED, Delivery.proved_at >= proved_before),
         ),
     )
-    quiet = case.repeated_at.is_(None)
-    proved = never if proved_before is None else and_(case.state == CaseState.COMMITTED, ~unproved, quiet)
-    refused = (
-        never
-        if refused_before is None
-        else and_(case.state == CaseState.REFUSED, case.entered_state_at < refused_before, quiet)
-    )
-    return proved | refused
 
 
 def marked_as_removed(tx: Transaction, names: Collection[str]) -> set[str]:

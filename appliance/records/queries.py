@@ -236,7 +236,7 @@ def delivered_since(tx: Transaction, destination: str, since: datetime) -> Seque
     query = query.options(selectinload(Delivery.case)).where(
         Delivery.destination == destination,
         Delivery.state.in_((DeliveryState.ACCEPTED, DeliveryState.COMMITTED)),
-        Case.state.in_((CaseState.DELIVERED, CaseState.COMMITTED)),
+        Case.state.in_((CaseState.SENDING, CaseState.DELIVERED, CaseState.COMMITTED)),
         Case.entered_state_at >= since,
         Result.removed_at.is_(None),
         ~replaced,

@@ -47,10 +47,10 @@ class Bench:
         pairs = [[sop_class, uid] for uid in uids]
         self.spool.leave_note(NOTE_KIND, {"transaction_uid": TRANSACTION, "caller": caller, "asked": pairs})
 
-    def answer(self) -> None:
+    def answer(self, after_s: float = 60.0) -> None:
         for notes in self.voucher.waiting().values():
             for note in notes:
-                self.voucher.answer(note, now_utc())
+                self.voucher.answer(note, now_utc() + timedelta(seconds=after_s))
 
     def told(self) -> tuple[int, list[str], dict[str, int]]:
         """Event type, what is kept, and what is not with its failure reason, of the only report."""
@@ -165,6 +165,15 @@ def test_what_is_not_kept_as_it_came_is_not_committed_to(
     bench.ask(good, bad)
     bench.answer()
     assert bench.told() == (2, [good], {bad: reason})
+
+
+def test_an_object_is_not_said_to_be_unknown_while_it_may_still_lie_in_its_slot(bench: Bench) -> None:
+    bench.ask("1.2.3.4.5")
+    bench.answer(after_s=1)
+    assert bench.pacs.reports == []
+    bench.hands.seconds = 60
+    bench.answer(after_s=11)
+    assert bench.told() == (2, [], {"1.2.3.4.5": 0x0112})
 
 
 def test_another_class_than_that_of_the_object_is_a_conflict(bench: Bench) -> None:
