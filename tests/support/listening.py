@@ -1,6 +1,7 @@
 """The real listener alone: `delineate listen` as a process, or one beside the tests that starts in no time."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from appliance.delivery.store_scu import Caller, NotDelivered, echo
 from appliance.intake.listener import Listener
@@ -23,11 +25,11 @@ from tests.support.waiting import wait_until
 class ListenerBeside:
     """A listener in a process of its own, as it forks; on the spool and with the settings of a test."""
 
-    def __init__(self, settings: Settings, spool: Spool) -> None:
+    def __init__(self, settings: Settings, spool: Spool, *, flushing: bool = True) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["appliance.intake.listener", "appliance.running.roles"])
         self._ours, theirs = context.Pipe()
-        self.process = context.Process(target=_listen, args=(settings.folder, spool.root, theirs))
+        self.process = context.Process(target=_listen, args=(settings.folder, spool.root, theirs, flushing))
 
     def start(self) -> int:
         """Start it; returns the port once it listens."""
@@ -42,7 +44,9 @@ class ListenerBeside:
         assert self.process.exitcode == 0
 
 
-def _listen(folder: Path, spool_root: Path, connection: Connection) -> None:
+def _listen(folder: Path, spool_root: Path, connection: Connection, flushing: bool) -> None:
+    if not flushing:  # the control: a listener that does not flush its slots must lose what it has acknowledged
+        os.fdatasync = lambda _descriptor: None
     stop = stop_on_signal()
     listener = Listener(load_settings(folder), Spool(spool_root))
     connection.send(listener.start())
@@ -59,9 +63,10 @@ class ListenerProcess:
     caller: Caller
 
     @classmethod
-    def configured(cls, folder: Path) -> "ListenerProcess":
+    def configured(cls, folder: Path, **changes: Any) -> "ListenerProcess":
         """On a free port, with a spool of its own."""
-        intake = {"port": free_port(), "free_space_reserve_mb": 1, "network_timeout_s": 5.0, "slots": 16}
+        usual = {"port": free_port(), "free_space_reserve_mb": 1, "network_timeout_s": 5.0, "slots": 16}
+        intake = {**usual, **changes}
         settings = make_settings(folder, {"intake": intake})
         me = Peer(ae_title="DELINEATE", host="127.0.0.1", port=settings.intake.port)
         return cls(settings.folder, me, Spool(settings.data_dir / "spool"), Caller("FAKEPACS", 5.0))
