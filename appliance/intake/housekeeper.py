@@ -10,15 +10,19 @@ import signal
 
 import structlog
 
+from appliance.clock import monotonic_s
 from appliance.intake.reports import BoundedNotes, Reports
 from appliance.spool import SlotPool, Spool
-from appliance.spool.slots import ABSENT, FILLED
+from appliance.spool.slots import ABSENT, FILLED, FREE
 
 _EVERY_S = 1.0
 _BATCH = 8
 """Slots made at once, so that filled ones never wait for long."""
 
 _NICENESS = 10
+_QUIET_S = 2.0
+_SHORT = 0.25
+"""Share of the pool below which slots are made whatever else happens."""
 
 log = structlog.get_logger()
 
@@ -32,6 +36,7 @@ class Housekeeper:
         self._reports = reports
         self._reserve_mb = reserve_mb
         self._notes = BoundedNotes(spool)
+        self._last_filled_s = -_QUIET_S
 
     def run(self) -> None:
         """Work until all other processes of the listener have ended."""
@@ -57,16 +62,24 @@ class Housekeeper:
         """One round over the slots; whether there is more to do at once."""
         try:
             self._pool.settle_orphans()
-            for number in self._pool.numbers(FILLED):
+            filled = self._pool.numbers(FILLED)
+            for number in filled:
                 self._spool.hand_over(self._pool, number)
+            if filled:
+                self._last_filled_s = monotonic_s()
             absent = self._pool.numbers(ABSENT)
-            if not (refill and absent and self._has_space()):
+            if not (refill and absent and self._may_refill() and self._has_space()):
                 return False
             self._pool.refill(absent[:_BATCH])
         except OSError:
             log.exception("housekeeping_failed")
             return False
         return len(absent) > _BATCH
+
+    def _may_refill(self) -> bool:
+        """While objects come, the disk is theirs, until slots run short."""
+        is_quiet = monotonic_s() - self._last_filled_s > _QUIET_S
+        return is_quiet or len(self._pool.numbers(FREE)) < self._pool.slots * _SHORT
 
     def _has_space(self) -> bool:
         return self._spool.free_mb() - self._reserve_mb > 2 * _BATCH * self._pool.slot_bytes >> 20

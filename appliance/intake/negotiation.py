@@ -1,6 +1,7 @@
 """Association negotiation of the acceptor (PS3.8 §7.1, §9.3; PS3.7 Annex D): what is asked for and what we answer.
 
-The codecs are pynetdicom's. What may reach them is bounded before: a length, and a number of presentation contexts.
+The codecs are pynetdicom's. What may reach them is bounded before: a length, and a number of presentation contexts;
+and contexts of SOP classes that we do not know are answered without decoding them. A sender may propose them all.
 """
 
 import struct
@@ -52,8 +53,10 @@ MAX_CONTEXTS = 128
 """PS3.8 Table 9-13: context IDs are odd and fit one byte."""
 
 _PROTOCOL_VERSION = 0x0001
-_FIXED_BYTES = 68
+_ITEMS_AT = 74
 _CONTEXT_ITEM = 0x20
+_ABSTRACT_SYNTAX_AT = 12
+_UNKNOWN_CLASS = 3
 _UNREADABLE = (
     AssertionError,
     AttributeError,
@@ -79,13 +82,15 @@ class Request:
         calling_ae: who calls, by its own word.
         called_ae: whom it calls.
         refused: why it can only be rejected, as result, source and reason of PS3.8 Table 9-21; None if it need not.
-        primitive: all of it.
+        primitive: all of it, but for presentation contexts of which nothing can come.
+        unknown: the IDs of those.
     """
 
     calling_ae: str
     called_ae: str
     refused: tuple[int, int, int] | None
     primitive: A_ASSOCIATE
+    unknown: tuple[int, ...]
 
     @property
     def stores(self) -> bool:
@@ -109,8 +114,9 @@ def read_request(pdu: bytes) -> Request:
     Raises:
         BadRequest: it cannot be understood, or asks for too much.
     """
-    if len(pdu) < 6 + _FIXED_BYTES or _count_contexts(pdu) > MAX_CONTEXTS:
-        raise BadRequest("an association request that breaks off, or one with too many presentation contexts")
+    if len(pdu) < _ITEMS_AT:
+        raise BadRequest("an association request that breaks off")
+    pdu, unknown = _set_aside(pdu)
     (version,) = struct.unpack_from(">H", pdu, 6)
     decoded = A_ASSOCIATE_RQ()
     try:
@@ -124,7 +130,7 @@ def read_request(pdu: bytes) -> Request:
         refused = (1, 2, 2)  # PS3.8 Table 9-21: by the provider (ACSE), protocol version not supported
     elif name != APPLICATION_CONTEXT_NAME:
         refused = (1, 1, 2)  # by the user, application context name not supported
-    return Request(decoded.calling_ae_title.strip(), decoded.called_ae_title.strip(), refused, primitive)
+    return Request(decoded.calling_ae_title.strip(), decoded.called_ae_title.strip(), refused, primitive, unknown)
 
 
 def agree(request: Request) -> Agreement:
@@ -143,7 +149,7 @@ def agree(request: Request) -> Agreement:
         results, own_roles = negotiate_as_acceptor(asked.presentation_context_definition_list, _SUPPORTED, roles)
         answer = A_ASSOCIATE_AC()
         answer.from_primitive(_acceptance(asked, results, own_roles))
-        encoded = answer.encode()
+        encoded = _with_unknown(answer.encode(), request.unknown)
     except _UNREADABLE as error:
         raise BadRequest("presentation contexts that cannot be answered") from error
     accepted = {
@@ -182,13 +188,41 @@ def _acceptance(asked: A_ASSOCIATE, results: list[Any], roles: list[Any]) -> A_A
     return primitive
 
 
-def _count_contexts(pdu: bytes) -> int:
-    """How many presentation contexts are asked for, without decoding any."""
-    count, at = 0, 6 + _FIXED_BYTES
-    while at + 4 <= len(pdu):
-        count += pdu[at] == _CONTEXT_ITEM
-        at += 4 + int.from_bytes(pdu[at + 2 : at + 4], "big")
-    return count
+def _set_aside(pdu: bytes) -> tuple[bytes, tuple[int, ...]]:
+    """An A-ASSOCIATE-RQ without the presentation contexts of unknown SOP classes, and the IDs of those.
+
+    Raises:
+        BadRequest: there are more contexts than there can be.
+    """
+    kept, unknown, known = bytearray(pdu[:_ITEMS_AT]), [], 0
+    at = _ITEMS_AT
+    while at < len(pdu):
+        item = pdu[at : at + 4 + int.from_bytes(pdu[at + 2 : at + 4], "big")]
+        at += max(len(item), 1)
+        if item[0] == _CONTEXT_ITEM and len(item) > _ABSTRACT_SYNTAX_AT:
+            length = int.from_bytes(item[_ABSTRACT_SYNTAX_AT - 2 : _ABSTRACT_SYNTAX_AT], "big")
+            name = item[_ABSTRACT_SYNTAX_AT : _ABSTRACT_SYNTAX_AT + length].rstrip(b"\0 ")
+            if name not in _KNOWN_CLASSES:
+                unknown.append(item[4])
+                continue
+            known += 1
+        kept += item
+    if known + len(unknown) > MAX_CONTEXTS:
+        raise BadRequest("an association request with more presentation contexts than there can be")
+    kept[2:6] = (len(kept) - 6).to_bytes(4, "big")
+    return bytes(kept), tuple(unknown)
+
+
+def _with_unknown(answer: bytes, unknown: tuple[int, ...]) -> bytes:
+    """An A-ASSOCIATE-AC that also says of contexts that their SOP class is not known (PS3.8 §9.3.3.2)."""
+    behind_name = _ITEMS_AT + 4 + int.from_bytes(answer[_ITEMS_AT + 2 : _ITEMS_AT + 4], "big")
+    syntax = ImplicitVRLittleEndian.encode()  # it has to be there and means nothing
+    items = b"".join(
+        struct.pack(">BxHBxBxBxH", 0x21, 8 + len(syntax), context_id, _UNKNOWN_CLASS, 0x40, len(syntax)) + syntax
+        for context_id in unknown
+    )
+    length = len(answer) + len(items) - 6
+    return answer[:2] + length.to_bytes(4, "big") + answer[6:behind_name] + items + answer[behind_name:]
 
 
 def _context(sop_class: str, syntaxes: tuple[UID, ...], *, both_roles: bool = False) -> PresentationContext:
@@ -205,3 +239,4 @@ _SUPPORTED = [
     # PS3.4 J.3.3: the SCP reports on an association of its own and takes the SCP role by negotiation
     _context(StorageCommitmentPushModel, _UNCOMPRESSED, both_roles=True),
 ]
+_KNOWN_CLASSES = {str(context.abstract_syntax).encode() for context in _SUPPORTED}

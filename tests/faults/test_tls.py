@@ -66,8 +66,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         "scanner": {"ae_title": "SCANNER", **any_peer, **bound},
         "other": {"ae_title": "OTHER", **any_peer, "certificate": "other.example"},
     }
-    tables = {"intake": intake, "tls": us.table}
-    listener = ListenerProcess.configured(folder / "site", tables, peers=peers, protocols={})
+    parts = {"peers": peers, "protocols": {}}
+    listener = ListenerProcess.configured(folder / "site", {"tls": us.table}, parts, **intake)
     with listener.running() as started:
         process = psutil.Process(started.pid)
         yield Ground(listener, process, authority, scanner, tls_port, listener.me.port)
