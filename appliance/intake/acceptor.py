@@ -230,8 +230,8 @@ class Acceptor:
             self._turn_away(waiting, "it did not finish its association request in time")
 
     def _turn_away(self, waiting: _Waiting, sentence: str, kind: str = "", calling_ae: str = "") -> None:
-        log.info("association_refused")
-        fields = {"source_ae": calling_ae, "sentence": sentence}
+        log.info("association_refused", address=waiting.address)
+        fields = {"source_ae": calling_ae or waiting.address, "sentence": sentence}
         self._means.reports.report("association_refused", address=waiting.address, kind=kind, **fields)
         self._let_go(waiting)
 

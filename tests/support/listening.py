@@ -1,6 +1,7 @@
 """The real listener alone: `delineate listen` as a process, or one beside the tests that starts in no time."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,11 +25,11 @@ from tests.support.waiting import wait_until
 class ListenerBeside:
     """A listener in a process of its own, as it forks; on the spool and with the settings of a test."""
 
-    def __init__(self, settings: Settings, spool: Spool) -> None:
+    def __init__(self, settings: Settings, spool: Spool, *, flushing: bool = True) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["appliance.intake.listener", "appliance.running.roles"])
         self._ours, theirs = context.Pipe()
-        self.process = context.Process(target=_listen, args=(settings.folder, spool.root, theirs))
+        self.process = context.Process(target=_listen, args=(settings.folder, spool.root, theirs, flushing))
 
     def start(self) -> int:
         """Start it; returns the port once it listens."""
@@ -43,7 +44,9 @@ class ListenerBeside:
         assert self.process.exitcode == 0
 
 
-def _listen(folder: Path, spool_root: Path, connection: Connection) -> None:
+def _listen(folder: Path, spool_root: Path, connection: Connection, flushing: bool) -> None:
+    if not flushing:  # the control: a listener that does not flush its slots must lose what it has acknowledged
+        os.fdatasync = lambda _descriptor: None
     stop = stop_on_signal()
     listener = Listener(load_settings(folder), Spool(spool_root))
     connection.send(listener.start())
@@ -61,18 +64,17 @@ class ListenerProcess:
 
     @classmethod
     def configured(
-        cls, folder: Path, tables: Mapping[str, Mapping[str, Any]] | None = None, **parts: Any
+        cls,
+        folder: Path,
+        tables: Mapping[str, Mapping[str, Any]] | None = None,
+        parts: Mapping[str, Any] | None = None,
+        **changes: Any,
     ) -> "ListenerProcess":
-        """On a free port, with a spool of its own; `tables` and `parts` change its configuration."""
-        intake = {"port": free_port(), "free_space_reserve_mb": 1, "network_timeout_s": 5.0, "slots": 16}
-        changed = {**(tables or {}), "intake": {**intake, **(tables or {}).get("intake", {})}}
-        settings = make_settings(folder, changed, **parts)
-        return cls(
-            settings.folder,
-            settings.myself,
-            Spool(settings.data_dir / "spool"),
-            Caller("FAKEPACS", 5.0, settings.tls_files),
-        )
+        """On a free port, with a spool of its own; `tables`, other files and keys of [intake] may be changed."""
+        usual = {"port": free_port(), "free_space_reserve_mb": 1, "network_timeout_s": 5.0, "slots": 16}
+        settings = make_settings(folder, {**(tables or {}), "intake": {**usual, **changes}}, **(parts or {}))
+        spool = Spool(settings.data_dir / "spool")
+        return cls(settings.folder, settings.myself, spool, Caller("FAKEPACS", 5.0, settings.tls_files))
 
     @contextmanager
     def running(self, wrapper: Sequence[str | Path] = ()) -> Iterator[subprocess.Popen[bytes]]:
