@@ -305,18 +305,32 @@ def demo(ctx: click.Context, folder: Path, ct: Path | None, *, keep: bool) -> No
 
 def _log_to_stderr() -> None:
     """Events, not sentences: JSON lines for machines, colours for a terminal; never a header's free text."""
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    for_people = sys.stderr.isatty()
+    # a traceback names lines of ours and never what was in their variables, which may be a patient
+    traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    last: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if for_people
+        else [structlog.processors.ExceptionRenderer(traces), structlog.processors.JSONRenderer()]
     )
+    first: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks if not sys.stderr.isatty() else structlog.dev.set_exc_info,
-            renderer,
-        ],
+        processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote what the header says
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)  # what libraries say goes the same way
+    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *first], processors=[meta, *last]
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.captureWarnings(capture=True)
+    for talker in ("pydicom", "py.warnings"):
+        logging.getLogger(talker).setLevel(logging.ERROR)  # their warnings quote what the header says
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its errors quote what a peer said

@@ -33,6 +33,7 @@ def listen(settings: Settings) -> None:
     from appliance.intake.listener import Listener
 
     stop = stop_on_signal()
+    check_tls(settings)
     listener = Listener(settings, Spool(settings.data_dir / "spool"))
     listener.start()
     listener.serve(stop.is_set)
@@ -126,6 +127,18 @@ ROLES: dict[str, Callable[[Settings], None]] = {
     "tend": tend,
 }
 """The kinds of processes that `delineate up` supervises, by the command that runs each; workers one a device."""
+
+
+def check_tls(settings: Settings) -> None:
+    """See that the certificates of `[tls]` can be used, if there are any.
+
+    Raises:
+        SettingsError: they cannot; the message says which and why.
+    """
+    if settings.tls_files is not None:
+        from appliance.settings.certificates import check_files  # who speaks no TLS need not load it
+
+        check_files(settings.tls_files, now_utc())
 
 
 def stop_on_signal() -> threading.Event:

@@ -18,7 +18,7 @@ from appliance.delivery.store_scu import Caller, NotDelivered, echo, send_files
 from appliance.dicom.identity import read_identity
 from appliance.records import Database, queries
 from appliance.records.tables import Case, CaseState, Instance
-from appliance.settings import Peer, Settings, load_settings
+from appliance.settings import Settings, load_settings
 from appliance.spool import Spool
 from tests.support.config_folder import BONES, write_config
 from tests.support.fake_pacs import FakePacs
@@ -109,10 +109,9 @@ class ApplianceBox:
             planning_systems=SITE_FORM,
         )
         self.settings: Settings = load_settings(folder / "configs")
-        intake = self.settings.intake
-        self.me = Peer(ae_title=intake.ae_title, host=intake.host, port=intake.port)
-        pacs.appliance = (intake.ae_title, intake.port)
-        self.sender = Caller(pacs.ae_title, 10.0)
+        self.me = self.settings.myself
+        pacs.appliance = (self.me.ae_title, self.me.port)
+        self.sender = Caller(pacs.ae_title, 10.0, None if pacs.tls is None else pacs.tls.files)
         self.database = Database(self.settings.database_url)
         self.spool = Spool(self.settings.data_dir / "spool")
         self._process: subprocess.Popen[bytes] | None = None

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -63,13 +63,19 @@ class ListenerProcess:
     caller: Caller
 
     @classmethod
-    def configured(cls, folder: Path, **changes: Any) -> "ListenerProcess":
-        """On a free port, with a spool of its own."""
-        usual = {"port": free_port(), "free_space_reserve_mb": 1, "network_timeout_s": 5.0, "slots": 16}
-        intake = {**usual, **changes}
-        settings = make_settings(folder, {"intake": intake})
-        me = Peer(ae_title="DELINEATE", host="127.0.0.1", port=settings.intake.port)
-        return cls(settings.folder, me, Spool(settings.data_dir / "spool"), Caller("FAKEPACS", 5.0))
+    def configured(
+        cls, folder: Path, tables: Mapping[str, Mapping[str, Any]] | None = None, **parts: Any
+    ) -> "ListenerProcess":
+        """On a free port, with a spool of its own; `tables` and `parts` change its configuration."""
+        intake = {"port": free_port(), "free_space_reserve_mb": 1, "network_timeout_s": 5.0, "slots": 16}
+        changed = {**(tables or {}), "intake": {**intake, **(tables or {}).get("intake", {})}}
+        settings = make_settings(folder, changed, **parts)
+        return cls(
+            settings.folder,
+            settings.myself,
+            Spool(settings.data_dir / "spool"),
+            Caller("FAKEPACS", 5.0, settings.tls_files),
+        )
 
     @contextmanager
     def running(self, wrapper: Sequence[str | Path] = ()) -> Iterator[subprocess.Popen[bytes]]:
@@ -90,7 +96,7 @@ class ListenerProcess:
         """Whether it answers C-ECHO."""
         assert process.poll() is None, (self.folder / "listen.log").read_text()
         try:
-            echo(self.caller, self.me)
+            echo(Caller(self.me.ae_title, 5.0, self.caller.tls_files), self.me)
         except NotDelivered:
             return False
         return True

@@ -134,7 +134,12 @@ def test_an_aborted_association_leaves_what_was_acknowledged_and_a_note(tmp_path
         for path in paths:
             assert send_file(opened, path, read_identity(path).sop_instance_uid) == 0x0000
         opened.abort()
-    assert bench.note() == {"event": "association_aborted", "source_ae": "FAKEPACS", "stored": 2}
+    assert bench.note() == {
+        "event": "association_aborted",
+        "source_ae": "FAKEPACS",
+        "stored": 2,
+        "address": "127.0.0.1",
+    }
     assert len(bench.arrivals(2)) == 2
 
 
