@@ -38,7 +38,7 @@ class ListenerBeside:
         return int(self._ours.recv())
 
     def stop(self) -> None:
-        """SIGTERM; returns when it has ended."""
+        """SIGTERM; returns when it has ended. A second time changes nothing."""
         self.process.terminate()
         self.process.join(30)
         assert self.process.exitcode == 0
