@@ -38,7 +38,7 @@ class ListenerBeside:
         return int(self._ours.recv())
 
     def stop(self) -> None:
-        """SIGTERM; returns when it has ended."""
+        """SIGTERM; returns when it has ended. A second time changes nothing."""
         self.process.terminate()
         self.process.join(30)
         assert self.process.exitcode == 0
@@ -51,6 +51,9 @@ def _listen(folder: Path, spool_root: Path, connection: Connection, flushing: bo
     listener = Listener(load_settings(folder), Spool(spool_root))
     connection.send(listener.start())
     listener.serve(stop.is_set)
+
+
+_FILES = {"peers", "rois", "protocols", "planning_systems"}
 
 
 @dataclass
@@ -71,8 +74,10 @@ class ListenerProcess:
         **changes: Any,
     ) -> "ListenerProcess":
         """On a free port, with a spool of its own; `tables`, other files and keys of [intake] may be changed."""
-        usual = {"port": free_port(), "free_space_reserve_mb": 1, "network_timeout_s": 5.0, "slots": 16}
-        settings = make_settings(folder, {**(tables or {}), "intake": {**usual, **changes}}, **(parts or {}))
+        files = {**(parts or {}), **{name: changes.pop(name) for name in _FILES & changes.keys()}}
+        intake = {"port": free_port(), "free_space_reserve_mb": 1, "network_timeout_s": 5.0, "slots": 16}
+        intake |= {**(tables or {}).get("intake", {}), **changes}
+        settings = make_settings(folder, {**(tables or {}), "intake": intake}, **files)
         spool = Spool(settings.data_dir / "spool")
         return cls(settings.folder, settings.myself, spool, Caller("FAKEPACS", 5.0, settings.tls_files))
 
