@@ -69,7 +69,7 @@ def test_every_role_has_moves_of_its_own() -> None:
 
 
 EVERY_MOVE = pytest.mark.parametrize(
-    ("pair", "way"), MOVES.items(), ids=lambda one: "-".join(one) if isinstance(one, tuple) else str(one.to)
+    ("pair", "way"), MOVES.items(), ids=lambda one: str(one.to) if isinstance(one, Way) else "-".join(one)
 )
 
 
