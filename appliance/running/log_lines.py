@@ -5,6 +5,7 @@ in the audit trail, which is held by the database.
 """
 
 import io
+import json
 import logging
 import os
 import select
@@ -56,6 +57,16 @@ class SinkThatMayBreak(io.TextIOBase):
         return self._descriptor
 
 
+class _OneLine(logging.Formatter):
+    """What a library logs, as one line of JSON: whatever a peer called itself, it begins no line of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = {"logger": record.name, "level": record.levelname.lower(), "event": record.getMessage()}
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told)
+
+
 def log_to_stderr() -> None:
     """Events, not sentences: JSON lines for machines, colours for a terminal; never a header's free text.
 
@@ -80,4 +91,6 @@ def log_to_stderr() -> None:
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, sys.stderr)),
     )
     logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote what the header says
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
