@@ -148,5 +148,11 @@ def waiting(database: Database) -> int:
 def _facts(case: Case) -> CaseFacts:
     destinations = tuple(dict.fromkeys(delivery.destination for delivery in case.deliveries))
     return CaseFacts(
-        case.patient_id, case.study_instance_uid, case.accession_number, case.source_ae, case.slices, destinations
+        patient_id=case.patient_id,
+        study_instance_uid=case.study_instance_uid,
+        series_instance_uid=case.series_instance_uid,
+        accession_number=case.accession_number,
+        source_ae=case.source_ae,
+        slices=case.slices,
+        destinations=destinations,
     )

@@ -7,6 +7,10 @@ from datetime import datetime
 from typing import Any
 
 import structlog
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.uid import ImplicitVRLittleEndian
 
 from appliance.audit.message_xml import AuditMessage, Code, Contents, EventObject, Outcome, Participant
 from appliance.audit.trail import words_of
@@ -20,6 +24,7 @@ _LOG_USED = Code("110101", "Audit Log Used")
 _BEGIN = Code("110102", "Begin Transferring DICOM Instances")
 _ACCESSED = Code("110103", "DICOM Instances Accessed")
 _TRANSFERRED = Code("110104", "DICOM Instances Transferred")
+_QUERY = Code("110112", "Query")
 _ALERT = Code("110113", "Security Alert")
 
 _START, _STOP = Code("110120", "Application Start"), Code("110121", "Application Stop")
@@ -32,12 +37,14 @@ _DESTINATION, _SOURCE = Code("110152", "Destination Role ID"), Code("110153", "S
 _PATIENT_NUMBER = Code("2", "Patient Number", "RFC-3881")
 _URI = Code("12", "URI", "RFC-3881")
 _STUDY_UID = Code("110180", "Study Instance UID")
+_SOP_CLASS_UID = Code("110181", "SOP Class UID")
 _NODE_ID = Code("110182", "Node ID")
 
 _PERSON, _SYSTEM_OBJECT = "1", "2"
 _PATIENT, _REPORT, _SECURITY_RESOURCE = "1", "3", "13"
 """Participant Object Type Codes and Roles."""
 
+_STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 _SOP_CLASSES = {
     ResultKind.RTSTRUCT.in_words: "1.2.840.10008.5.1.4.1.1.481.3",
@@ -51,6 +58,7 @@ class CaseFacts:
 
     patient_id: str
     study_instance_uid: str
+    series_instance_uid: str
     accession_number: str
     source_ae: str
     slices: int
@@ -102,7 +110,7 @@ class MessageWriter:
         return Participant(ae_title, role, requestor, ae_title, self._hosts.get(ae_title, ""))
 
     def destination(self, name: str) -> Participant:
-        """A peer that results go to, by its name in peers.toml; it may be there no more."""
+        """A peer that we call, by its name in peers.toml; it may be there no more."""
         peer = self._peers.get(name)
         title, host = (peer.ae_title, peer.host) if peer is not None else ("", "")
         return Participant(name, _DESTINATION, ae_title=title, address=host)
@@ -212,6 +220,30 @@ def _written_and_on_its_way(writer: MessageWriter, happening: Happening) -> Sequ
     return [*written(writer, happening), *_begins_to_send(writer, happening)]
 
 
+def _asked(outcome: Outcome) -> _Maker:
+    """PS3.15 A.5.3.10: C-FIND, with the keys that say which series it was about."""
+
+    def make(writer: MessageWriter, happening: Happening) -> Sequence[AuditMessage]:
+        question = Dataset()
+        question.QueryRetrieveLevel = "SERIES"
+        if happening.case is not None:
+            question.StudyInstanceUID = happening.case.study_instance_uid
+            question.SeriesInstanceUID = happening.case.series_instance_uid
+        written = DicomBytesIO()
+        written.is_little_endian, written.is_implicit_VR = True, True
+        write_dataset(written, question)
+        syntax = (("TransferSyntax", str(ImplicitVRLittleEndian)),)
+        what = EventObject(
+            _STUDY_ROOT_FIND, _SOP_CLASS_UID, _SYSTEM_OBJECT, _REPORT, query=written.getvalue(), details=syntax
+        )
+        source = writer.this_box(happening.actor, _SOURCE, requestor=True)
+        participants = [source, writer.destination(happening.fields["peer"])]
+        said = writer.outcome(happening, outcome)
+        return [AuditMessage(_QUERY, "E", participants=participants, objects=[what], **said)]
+
+    return make
+
+
 def _turned_away(writer: MessageWriter, happening: Happening) -> Sequence[AuditMessage]:
     """PS3.15 A.5.3.11: somebody who is not known, not allowed or not who it says."""
     caller = str(happening.fields["source_ae"])
@@ -252,6 +284,9 @@ _MAKERS: dict[str, _Maker] = {
     "trail_exported": _trail_read,
     "slices_received": _received("C"),
     "slices_repeated": _received("R"),
+    "count_answered": _asked(Outcome.SUCCESS),
+    "count_unanswered": _asked(Outcome.MINOR_FAILURE),
+    "peer_queried": _asked(Outcome.SUCCESS),
     "volume_loaded": _accessed("R"),
     "case_refused": _accessed("R", Outcome.MINOR_FAILURE),
     "case_failed": _accessed("R", Outcome.SERIOUS_FAILURE),

@@ -12,15 +12,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Select, String, Text, cast, event, insert, select, type_coerce, update
+from sqlalchemy import Select, String, Text, bindparam, cast, event, insert, select, type_coerce, update
 from sqlalchemy.orm import Session
 
-from appliance.records.tables import AuditEvent, AuditHead
+from appliance.records.tables import AuditEvent, AuditHead, Base
 
 START = "0" * 64
 """What the first event follows."""
 
 _WAITING = "audit events of this transaction"
+
+# on tables rather than classes, and made once: every transaction pays for these three
+_HEAD = Base.metadata.tables[AuditHead.__tablename__]
+_LOCK_HEAD = select(_HEAD.c.seq, _HEAD.c.hash).with_for_update()
+_MOVE_HEAD = update(_HEAD).values(seq=bindparam("new_seq"), hash=bindparam("new_hash"))
+_INSERT = insert(Base.metadata.tables[AuditEvent.__tablename__])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +133,15 @@ def _seal(tx: Session) -> None:
     if not tx.info.get(_WAITING) or tx.in_nested_transaction():
         return
     tx.flush()
-    head = tx.execute(select(AuditHead.seq, AuditHead.hash).with_for_update()).one()
-    seq, previous = head.seq, head.hash
+    connection = tx.connection()
+    seq, previous = connection.execute(_LOCK_HEAD).one()
     rows = []
     for waiting in tx.info.pop(_WAITING):
         seq += 1
         rows.append(linked(seq, previous, waiting))
         previous = rows[-1]["hash"]
-    tx.execute(insert(AuditEvent.__table__), rows)  # type: ignore[arg-type]
-    tx.execute(update(AuditHead.__table__).values(seq=seq, hash=previous))  # type: ignore[arg-type]
+    connection.execute(_INSERT, rows)
+    connection.execute(_MOVE_HEAD, {"new_seq": seq, "new_hash": previous})
 
 
 @event.listens_for(Session, "after_rollback")

@@ -82,6 +82,7 @@ RULES: Mapping[str, Rule] = {
     "SOPClass": Rule({"UID?": _UID, "NumberOfInstances": r"\d+"}),
 }
 
+_ASKED = ("110181", "2", "3")
 _STUDY, _PATIENT = ("110180", "2", "3"), ("2", "1", "1")
 _ALERT_NODE, _LOG = ("110182", "2", "13"), ("12", "2", "13")
 
@@ -102,6 +103,7 @@ TABLES: Mapping[str, Table] = {
     "110102": Table("E", roles=frozenset({"110153", "110152"}), objects=frozenset({_STUDY, _PATIENT})),
     "110103": Table("CRUD", objects=frozenset({_STUDY, _PATIENT})),
     "110104": Table("CRU", roles=frozenset({"110153", "110152"}), objects=frozenset({_STUDY, _PATIENT})),
+    "110112": Table("E", roles=frozenset({"110153", "110152"}), objects=frozenset({_ASKED})),
     "110113": Table("E", frozenset({"110126", "110131"}), objects=frozenset({_ALERT_NODE})),
 }
 

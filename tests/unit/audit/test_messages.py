@@ -15,7 +15,7 @@ from tests.support.config_folder import make_settings
 from tests.support.rows import NOON
 
 GOLDEN = Path(__file__).parents[2] / "data" / "audit_messages"
-CASE = CaseFacts("P1", "1.2.3", "A1", "FAKEPACS", 118, ("pacs", "gone"))
+CASE = CaseFacts("P1", "1.2.3", "1.2.3.4", "A1", "FAKEPACS", 118, ("pacs", "gone"))
 _FACTS: dict[str, Any] = {
     "process": "assembler",
     "version": "0.1.0",
@@ -39,6 +39,11 @@ _FACTS: dict[str, Any] = {
     "shape": [1, 2, 3],
     "name": "pelvis",
     "before": "1",
+    "peer": "pacs",
+    "expected": 240,
+    "here": 118,
+    "found": 3,
+    "wanted": 1,
     "cases": 20,
     "source": "model.zip",
     "digest": "d" * 64,

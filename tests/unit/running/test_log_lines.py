@@ -1,5 +1,6 @@
 """A log that cannot be written costs lines of the log, never the work."""
 
+import json
 import os
 import subprocess
 import sys
@@ -37,6 +38,37 @@ def test_whatever_is_wrong_with_the_log_the_work_is_done_and_the_exit_is_good(si
         os.close(reading)
     assert code == 0
     assert (tmp_path / "done").read_text() == "done"
+
+
+HOSTILE = """
+import logging, sys
+import structlog
+from hypothesis import HealthCheck, given, settings, strategies as st
+from appliance.running.log_lines import log_to_stderr
+log_to_stderr()
+written = 0
+CONTROLS = ["\\n", "\\r\\n", "\\x1b[2J", '"}', '{"event": "forged"}', "\\u2028", "\\x00", "\\udcff", "\\x85"]
+controls = st.sampled_from(CONTROLS)
+@settings(max_examples=int(sys.argv[1]), database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(controls | st.text(st.characters(), max_size=9), max_size=4).map("".join))
+def write(text):
+    global written
+    structlog.get_logger().info("received", source_ae=text)
+    logging.getLogger("pynetdicom").warning("association from %s", text)
+    written += 2
+write()
+open(sys.argv[2], "w").write(str(written))
+"""
+
+
+def test_whatever_a_peer_calls_itself_each_event_is_one_line_that_can_be_parsed(tmp_path: Path) -> None:
+    log, count = tmp_path / "log", tmp_path / "count"
+    with log.open("wb") as stream:
+        subprocess.run([sys.executable, "-c", HOSTILE, "300", str(count)], stderr=stream, cwd=tmp_path, check=True)
+    lines = log.read_bytes().splitlines()
+    assert len(lines) == int(count.read_text())
+    assert {json.loads(line)["event"].partition(" ")[0] for line in lines} == {"received", "association"}
+    assert not any(byte in line for line in lines for byte in b"\x1b\x00\r")
 
 
 def test_lines_get_through_whole_and_after_a_reader_that_hung_reads_again() -> None:
