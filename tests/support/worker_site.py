@@ -19,6 +19,7 @@ from appliance.records.tables import Case, CaseState, Delivery, Part, Result, Re
 from appliance.settings import Settings
 from appliance.spool import Spool
 from tests.support.arriving import arrive_all
+from tests.support.reading import READING
 from tests.support.rows import NOON, read_case
 
 MINUTE = timedelta(minutes=1)
@@ -84,7 +85,7 @@ class Site:
 def queue_up(settings: Settings, database: Database, spool: Spool, paths: Sequence[Path]) -> Site:
     """Receive one series as the first of a box, and have it queued."""
     arrive_all(spool, paths)
-    assembler = Assembler(settings, database, spool)
+    assembler = Assembler(settings, database, spool, READING)
     for minute in range(3):
         assembler.sweep(NOON + minute * MINUTE)
     site = Site(Workbench(settings, database, spool, worker="worker-1"), case_id=1)
