@@ -49,18 +49,20 @@ def assemble(settings: Settings) -> None:
     from appliance.casework.reconciler import Reconciler
     from appliance.casework.tasks import doorbell, ring
     from appliance.intake.assembler import Assembler
+    from appliance.intake.limited_reading import LimitedReading
 
     stop = stop_on_signal()
     database, spool = _open(settings, "assembler")
     app = doorbell(settings)
-    assembler = Assembler(settings, database, spool)
+    reading = LimitedReading()
+    assembler = Assembler(settings, database, spool, reading)
     reconciler = Reconciler(settings, database, ring=lambda case_id: ring(app, case_id))
     while not stop.is_set():
         indexed = assembler.sweep(now_utc())
         reconciler.sweep(now_utc())
         if not indexed:
             stop.wait(TICK_S)
-    assembler.stop()
+    reading.stop()
     _close(database, "assembler")
 
 
