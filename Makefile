@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit check fmt lint types bench bench-structures bench-engine bench-quality bench-backends bench-nnunet evidence soak clean
+.PHONY: help demo test unit check fmt lint types bench bench-structures bench-engine bench-quality bench-backends bench-nnunet bench-receive evidence soak clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -54,6 +54,9 @@ bench-quality: $(VENV)/.dev  ## whether the flags find what the bundled model dr
 
 bench-backends: $(VENV)/.dev  ## every engine of this box beside torch's eager network (ARGS="--rounds 9 --device cpu")
 	@$(BIN)/python -m benchmarks.backends $(ARGS)
+
+bench-receive: $(VENV)/.dev  ## receiving beside storescp and Orthanc; needs root and DCMTK (ARGS="docs/receiving.md", "--busy")
+	@$(BIN)/python -m benchmarks.receive $(ARGS)
 
 bench-nnunet: $(VENV)/.dev  ## a small nnU-Net of nnunetv2, imported, beside its own predictor (ARGS="--peers-venv DIR")
 	@$(BIN)/python -m benchmarks.nnunet_small $(ARGS)

@@ -13,6 +13,7 @@ from appliance.commands.asking import console, settings_of
 from appliance.commands.cases import case, existing
 from appliance.commands.fetch import fetch
 from appliance.commands.models import models
+from appliance.commands.safekeeping import account_command, reconcile, retention
 from appliance.commands.segment import segment
 from appliance.dicom.roi import RoiTemplate
 from appliance.errors import ApplianceError, SettingsError
@@ -169,6 +170,9 @@ main.add_command(case)
 main.add_command(fetch)
 main.add_command(models)
 main.add_command(segment)
+main.add_command(account_command)
+main.add_command(reconcile)
+main.add_command(retention)
 
 
 @main.group()

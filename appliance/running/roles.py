@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 TICK_S = 0.25
 """How often the loops look; each look is a few indexed queries."""
 
+MINUTE_S = 60.0
+
 log = structlog.get_logger()
 
 
@@ -40,8 +43,7 @@ def listen(settings: Settings) -> None:
     stop = stop_on_signal()
     listener = Listener(settings, Spool(settings.data_dir / "spool"))
     listener.start()
-    stop.wait()
-    listener.stop()
+    listener.serve(stop.is_set)
 
 
 def assemble(settings: Settings) -> None:
@@ -139,10 +141,15 @@ def bench(settings: Settings, name: str) -> None:
 def tend(settings: Settings) -> None:
     """See to what is done from time to time."""
     from appliance.running.caretaker import Caretaker, Duty
+    from appliance.running.nightly import compare_with_pacs, remove_old_files
 
     stop = stop_on_signal()
     database, spool = _open(settings, "caretaker")
-    duties: list[Duty] = [*_asking_duties(settings, database, spool)]
+    duties: list[Duty] = [
+        *_asking_duties(settings, database, spool),
+        Duty("reconcile", MINUTE_S, partial(compare_with_pacs, settings, database, spool)),
+        Duty("retention", MINUTE_S, partial(remove_old_files, settings, database, spool)),
+    ]
     Caretaker(duties).run(stop)
     _close(database, "caretaker")
 

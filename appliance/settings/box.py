@@ -67,7 +67,12 @@ class IntakeSettings(Section):
     tls: Literal["off", "only", "both"] = "off"  #: plain on `port`, TLS on `tls_port`, or both
     tls_port: Port = 2762
     max_associations: Annotated[int, Field(ge=1, le=200)] = 20
+    max_associations_per_address: Annotated[int, Field(ge=1, le=200)] = 10  #: so that one peer leaves room for others
     network_timeout_s: Seconds = 30.0  #: a peer that says nothing for this long is let go
+    max_object_mb: Annotated[int, Field(ge=1, le=4096)] = 64  #: a CT image is smaller than one
+    slots: Annotated[int, Field(ge=0, le=4096)] = 512
+    """Files made in advance so that keeping a slice takes one flush: a series or two; 5 % of the free space at most."""
+    slot_kb: Annotated[int, Field(ge=64, le=65536, multiple_of=4)] = 544  #: room for a slice of 512 x 512
     known_peers_only: bool = True  #: refuse associations from AE titles that peers.toml does not list
     series_quiet_s: Seconds = 30.0  #: a series without a new slice for this long is examined
     incomplete_wait_s: Seconds = 600.0  #: a series with a gap waits this long for the missing slices

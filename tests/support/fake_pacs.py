@@ -130,12 +130,14 @@ class FakePacs:
         self.takes_segmentations = True
         self.answers_find = True
         self.finds_images = True  #: answers C-FIND at the level of images as well
+        self.hold_answers: Callable[[], object] = lambda: None  #: called before it answers C-FIND
         self.scans: list[Dataset] = []  #: CT series that it says it has: headers with the keys of C-FIND
         self.script: deque[Answer] = deque()
         self.usually: Answer = store  #: once the script is over
         self.received: list[str] = []  #: SOP Instance UIDs in order, kept or not
         self.stored: dict[str, bytes] = {}
         self.asked: list[Asked] = []
+        self.reports: list[tuple[int, Dataset]] = []  #: event type and content of reports about what it asked
         self.found: list[str] = []  #: levels of the questions that came by C-FIND
         self.associations = 0
         self.stopping = threading.Event()
@@ -171,12 +173,13 @@ class FakePacs:
         if self.answers_find:
             ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
         if self.commitment is not Commitment.ABSENT:
-            ae.add_supported_context(StorageCommitmentPushModel)
+            ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         handlers = [
             (evt.EVT_ACCEPTED, self._count),
             (evt.EVT_C_STORE, self._answer),
             (evt.EVT_N_ACTION, self._commit),
             (evt.EVT_C_FIND, self._find),
+            (evt.EVT_N_EVENT_REPORT, self._take_report),
         ]
         self._server = ae.make_server(
             ("127.0.0.1", self.port), evt_handlers=handlers, server_class=ThreadedAssociationServer
@@ -213,11 +216,16 @@ class FakePacs:
         self.received.append(str(event.request.AffectedSOPInstanceUID))
         return (self.script.popleft() if self.script else self.usually)(self, event)
 
+    def _take_report(self, event: evt.Event) -> tuple[int, None]:
+        self.reports.append((event.event_type, event.event_information))
+        return 0x0000, None
+
     def _find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         """PS3.4 Annex C, Study Root, by unique keys and dates alone: what it stored, and the scans it says it has."""
         question = event.identifier
         level = question.QueryRetrieveLevel
         self.found.append(level)
+        self.hold_answers()
         if level == "IMAGE" and not self.finds_images:
             yield 0xA900, None
             return
