@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     # pynetdicom leaves the socket of an association that nobody answered to the garbage collector
-    config.addinivalue_line("filterwarnings", "ignore:unclosed <socket:ResourceWarning")
+    config.addinivalue_line("filterwarnings", r"ignore:unclosed <(socket|appliance\.settings\.tls):ResourceWarning")
     # and its reactor raises InvalidEventError when a release and a time-out meet (pynetdicom 3.0.4, fsm.py)
     reactor = r"ignore:Exception in thread Thread-\d+ \(run_reactor\):pytest.PytestUnhandledThreadExceptionWarning"
     config.addinivalue_line("filterwarnings", reactor)

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from appliance.errors import ApplianceError
+from appliance.records.chain import fields_text
 
 Transaction = Session
 """One unit of work: everything in it happens, or nothing does."""
@@ -39,7 +40,7 @@ class Database:
             self.url = self.url.set(drivername="postgresql+psycopg")
         if self.url.get_backend_name() == "sqlite" and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-        self.engine = create_engine(self.url, pool_pre_ping=True)
+        self.engine = create_engine(self.url, pool_pre_ping=True, json_serializer=fields_text)
         if self.engine.dialect.name == "sqlite":
             _prepare_sqlite(self.engine)
 

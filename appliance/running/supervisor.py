@@ -18,7 +18,7 @@ from appliance.errors import SettingsError
 from appliance.records import Database
 from appliance.records.session import DatabaseUnavailable
 from appliance.running.broker import EmbeddedBroker
-from appliance.running.roles import ROLES, stop_on_signal
+from appliance.running.roles import ROLES, check_tls, stop_on_signal
 from appliance.settings import Settings
 
 STOP_WITHIN_S = 8.0
@@ -57,10 +57,12 @@ class Supervisor:
         """Start everything, watch it, and stop it all on SIGTERM or SIGINT.
 
         Raises:
-            SettingsError: another supervisor runs on this data folder, or the broker's port is taken.
+            SettingsError: another supervisor runs on this data folder, the broker's port is taken, or a certificate
+                cannot be used.
             DatabaseUnavailable: the database cannot be reached or brought to this version.
         """
         stop = stop_on_signal()
+        check_tls(self._settings)
         with _only_one(self._settings.data_dir):
             self._database.migrate()
             if self._broker is not None:

@@ -3,6 +3,7 @@
 Without a script it stores what it is sent and, when asked, commits to it on an association of its own.
 """
 
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -120,11 +121,13 @@ class FakePacs:
         *,
         commitment: Commitment = Commitment.ON_ITS_OWN,
         appliance: tuple[str, int] | None = None,
+        tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
     ) -> None:
         self.ae_title = ae_title
         self.port = free_port()
         self.commitment = commitment
         self.appliance = appliance  #: AE title and port to report to
+        self.listens_with, self.calls_with = tls or (None, None)  #: contexts, where it speaks TLS alone
         self.known_callers: list[str] = []  #: nobody else may associate; everybody may when empty
         self.takes_structure_sets = True
         self.takes_segmentations = True
@@ -182,7 +185,10 @@ class FakePacs:
             (evt.EVT_N_EVENT_REPORT, self._take_report),
         ]
         self._server = ae.make_server(
-            ("127.0.0.1", self.port), evt_handlers=handlers, server_class=ThreadedAssociationServer
+            ("127.0.0.1", self.port),
+            evt_handlers=handlers,
+            ssl_context=self.listens_with,
+            server_class=ThreadedAssociationServer,
         )
         quickly = {"poll_interval": 0.02}
         threading.Thread(target=self._server.serve_forever, kwargs=quickly, daemon=True).start()
@@ -265,7 +271,8 @@ class FakePacs:
         ae = AE(ae_title=self.ae_title)
         ae.add_requested_context(StorageCommitmentPushModel)
         role = build_role(StorageCommitmentPushModel, scp_role=True)
-        association = ae.associate("127.0.0.1", port, ae_title=title, ext_neg=[role])
+        tls = None if self.calls_with is None else (self.calls_with, "127.0.0.1")
+        association = ae.associate("127.0.0.1", port, ae_title=title, ext_neg=[role], tls_args=tls)
         if association.is_established:
             self._report_on(association, request)
             association.release()
