@@ -50,7 +50,7 @@ class Bench:
         return Retention(self.settings, self.database, self.spool).run(_days(days))
 
     def index(self) -> None:
-        while index_arrivals(self.database, self.spool, NOON + timedelta(days=3650)):
+        while index_arrivals(self.database, self.spool, NOON + timedelta(days=3650), READING):
             pass
 
     def files(self, folder: str) -> int:

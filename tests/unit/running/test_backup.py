@@ -14,6 +14,7 @@ from appliance.spool import Spool
 from tests.support.arriving import arrive_all
 from tests.support.config_folder import make_settings
 from tests.support.ct_files import make_ct_series
+from tests.support.reading import READING
 from tests.support.rows import NOON
 
 Box = tuple[Settings, Database, Spool]
@@ -34,7 +35,7 @@ def _receive(box: Box, folder: Path, series: str, *, indexed: bool = True) -> No
     _, database, spool = box
     arrive_all(spool, make_ct_series(folder / series, slices=3, series=series))
     if indexed:
-        index_arrivals(database, spool, NOON)
+        index_arrivals(database, spool, NOON, READING)
 
 
 def test_the_rows_are_copied_before_the_files_and_those_that_move_before_those_that_stay(
@@ -65,7 +66,7 @@ def test_what_came_after_the_rows_were_copied_is_queued_again_and_nothing_is_mis
     restored = restore(second[0], tmp_path / "backup")
     assert (restored.queued_again, restored.missing) == (3, ())
     assert len(second[2].arrivals()) == 3
-    index_arrivals(second[1], second[2], NOON)
+    index_arrivals(second[1], second[2], NOON, READING)
     with first[1].reading() as ours, second[1].reading() as theirs:
         question = "SELECT digest, state FROM instances ORDER BY digest"
         assert ours.connection().exec_driver_sql(question).all() == theirs.connection().exec_driver_sql(question).all()
