@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -20,9 +21,9 @@ SHELLS = {"system", "popen", "getoutput", "getstatusoutput"}
 EXECUTING = ("exec", "spawn", "posix_spawn")
 
 
-def _trees() -> Iterator[tuple[str, ast.Module]]:
-    for path in SOURCES:
-        yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
+@cache
+def _trees() -> list[tuple[str, ast.Module]]:
+    return [(path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())) for path in SOURCES]
 
 
 def _imported(tree: ast.Module) -> set[str]:
