@@ -36,7 +36,6 @@ LIMIT_S = 2.0
 
 SCANNER = {"ae_title": "SCANNER", "host": "127.0.0.1", "port": 104, "addresses": ["127.0.0.1", "127.0.0.2"]}
 ANYBODY = {"ae_title": "FAKEPACS", "host": "127.0.0.1", "port": 104}
-PEERS = {"peers": {"scanner": SCANNER, "pacs": ANYBODY}}
 OFFERED = pdu(ASSOCIATE_RQ, b"\0\1", length=200)
 SEED = 20261121
 
@@ -79,7 +78,8 @@ def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     It is the same for all attacks, one after another.
     """
     folder = tmp_path_factory.mktemp("ground") / "site"
-    listener = ListenerProcess.configured(folder, parts=PEERS, network_timeout_s=LIMIT_S, free_space_reserve_mb=0)
+    tables = {"intake": {"network_timeout_s": LIMIT_S, "free_space_reserve_mb": 0}}
+    listener = ListenerProcess.configured(folder, tables, peers={"scanner": SCANNER, "pacs": ANYBODY})
     with listener.running() as started:
         process = psutil.Process(started.pid)
         ground = Ground(listener, process, Footing.of(process))

@@ -25,7 +25,7 @@ SLICES = 8
 @pytest.fixture
 def listener(tmp_path: Path) -> Iterator[tuple[ListenerProcess, psutil.Process]]:
     intake = {"host": "0.0.0.0", "network_timeout_s": LIMIT_S, "free_space_reserve_mb": 0}
-    listener = ListenerProcess.configured(tmp_path / "site", **intake)
+    listener = ListenerProcess.configured(tmp_path / "site", {"intake": intake})
     with listener.running() as started:
         yield listener, psutil.Process(started.pid)
         assert started.poll() is None, "the listener ended"

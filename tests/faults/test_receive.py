@@ -177,7 +177,11 @@ _STEPS = {
 def test_every_success_leaves_after_one_flush_of_its_slot_and_nothing_touches_the_slot_after_that(
     tmp_path: Path, strace: str, tally: Tally, times: Times
 ) -> None:
-    listener, log, count = ListenerProcess.configured(tmp_path, slots=300, slot_kb=64), tmp_path / "log", times(20, 200)
+    listener, log, count = (
+        ListenerProcess.configured(tmp_path, {"intake": {"slots": 300, "slot_kb": 64}}),
+        tmp_path / "log",
+        times(20, 200),
+    )
     paths = make_ct_series(tmp_path / "ct", slices=count)
     calls = "trace=fdatasync,pwrite64,ftruncate,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,sendto"
     slots = listener.spool.root / "slots"

@@ -68,8 +68,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         "scanner": {"ae_title": "SCANNER", **any_peer, **bound},
         "other": {"ae_title": "OTHER", **any_peer, "certificate": "other.example"},
     }
-    parts = {"peers": peers, "protocols": {}}
-    listener = ListenerProcess.configured(folder / "site", {"tls": us.table}, parts, **intake)
+    tables = {"intake": intake, "tls": us.table}
+    listener = ListenerProcess.configured(folder / "site", tables, peers=peers, protocols={})
     with listener.running() as started:
         process = psutil.Process(started.pid)
         yield Ground(listener, process, authority, scanner, tls_port, listener.me.port)
@@ -200,17 +200,16 @@ def test_orthanc_and_the_box_know_each_other_by_their_certificates(tmp_path: Pat
         tmp_path / "orthanc", dicom_port=dicom_port, http_port=http_port, appliance_port=tls_port, tls=theirs
     )
     entry = {"ae_title": Orthanc.AE_TITLE, "host": "127.0.0.1", "port": dicom_port, "tls": True}
-    parts = {"peers": {"pacs": {**entry, "certificate": "orthanc.example"}}, "protocols": {}}
-    listener = ListenerProcess.configured(
-        tmp_path / "site", {"tls": us.table}, parts, tls="only", tls_port=tls_port, free_space_reserve_mb=0
-    )
+    peers = {"pacs": {**entry, "certificate": "orthanc.example"}}
+    tables = {"intake": {"tls": "only", "tls_port": tls_port}, "tls": us.table}
+    listener = ListenerProcess.configured(tmp_path / "site", tables, peers=peers, protocols={})
     orthanc.start()
     try:
         with listener.running():
             orthanc.post("/modalities/delineate/echo", {})
             tally.count(held=True)
             us_calling = Caller("DELINEATE", 10.0, us.files)
-            echo(us_calling, Peer.model_validate(parts["peers"]["pacs"]))
+            echo(us_calling, Peer.model_validate(peers["pacs"]))
             tally.count(held=True)
             with pytest.raises(NotDelivered, match="not the one that peers"):
                 echo(us_calling, Peer.model_validate({**entry, "certificate": "somebody.else"}))

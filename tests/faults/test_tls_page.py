@@ -42,8 +42,8 @@ def test_the_page_about_tls_leads_to_a_box_that_is_called_over_tls(tmp_path: Pat
     box, peers = (tomllib.loads(block) for block in _blocks("toml"))
     port = free_port()
     intake = {**box["intake"], "host": "127.0.0.1", "tls_port": port}
-    parts = {"peers": peers, "protocols": {}}
-    listener = ListenerProcess.configured(tmp_path / "site", {"tls": box["tls"]}, parts, **intake)
+    tables = {"intake": intake, "tls": box["tls"]}
+    listener = ListenerProcess.configured(tmp_path / "site", tables, peers=peers, protocols={})
     with listener.running():
         for script in called:
             here = re.sub(r"delineate\.hospital\.example[ :]2762", lambda at: f"127.0.0.1{at[0][-5]}{port}", script)

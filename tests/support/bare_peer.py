@@ -68,10 +68,10 @@ class BarePeer:
         self._connection.sendall(_message(1, _command(_ECHO, Verification)))
         return self._status()
 
-    def store(self, uid: str, content: bytes | None = None) -> int:
+    def store(self, uid: str, content: bytes | None = None, *, sop_class: str = CTImageStorage) -> int:
         """C-STORE of what belongs to the UID, or of these bytes; the status."""
         content = content_of(uid) if content is None else content
-        parts = [_message(3, _command(_STORE, CTImageStorage, uid))]
+        parts = [_message(3, _command(_STORE, sop_class, uid))]
         for start in range(0, len(content), _PDU_BYTES - 6):
             piece = content[start : start + _PDU_BYTES - 6]
             is_last = start + len(piece) == len(content)

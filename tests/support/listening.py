@@ -38,7 +38,7 @@ class ListenerBeside:
         return int(self._ours.recv())
 
     def stop(self) -> None:
-        """SIGTERM; returns when it has ended."""
+        """SIGTERM; returns when it has ended. A second time changes nothing."""
         self.process.terminate()
         self.process.join(30)
         assert self.process.exitcode == 0
@@ -64,17 +64,18 @@ class ListenerProcess:
 
     @classmethod
     def configured(
-        cls,
-        folder: Path,
-        tables: Mapping[str, Mapping[str, Any]] | None = None,
-        parts: Mapping[str, Any] | None = None,
-        **changes: Any,
+        cls, folder: Path, tables: Mapping[str, Mapping[str, Any]] | None = None, **parts: Any
     ) -> "ListenerProcess":
-        """On a free port, with a spool of its own; `tables`, other files and keys of [intake] may be changed."""
-        usual = {"port": free_port(), "free_space_reserve_mb": 1, "network_timeout_s": 5.0, "slots": 16}
-        settings = make_settings(folder, {**(tables or {}), "intake": {**usual, **changes}}, **(parts or {}))
-        spool = Spool(settings.data_dir / "spool")
-        return cls(settings.folder, settings.myself, spool, Caller("FAKEPACS", 5.0, settings.tls_files))
+        """On a free port, with a spool of its own; `tables` and `parts` change its configuration."""
+        intake = {"port": free_port(), "free_space_reserve_mb": 1, "network_timeout_s": 5.0, "slots": 16}
+        changed = {**(tables or {}), "intake": {**intake, **(tables or {}).get("intake", {})}}
+        settings = make_settings(folder, changed, **parts)
+        return cls(
+            settings.folder,
+            settings.myself,
+            Spool(settings.data_dir / "spool"),
+            Caller("FAKEPACS", 5.0, settings.tls_files),
+        )
 
     @contextmanager
     def running(self, wrapper: Sequence[str | Path] = ()) -> Iterator[subprocess.Popen[bytes]]:
