@@ -9,6 +9,7 @@ import click
 from appliance import __version__
 from appliance.commands.asking import console, settings_of
 from appliance.commands.audit import audit
+from appliance.commands.backup import backup, restore
 from appliance.commands.cases import case
 from appliance.commands.fetch import fetch
 from appliance.commands.models import models
@@ -167,10 +168,12 @@ def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
         return {}
 
 
+main.add_command(backup)
 main.add_command(audit)
 main.add_command(case)
 main.add_command(fetch)
 main.add_command(models)
+main.add_command(restore)
 main.add_command(segment)
 main.add_command(account_command)
 main.add_command(reconcile)

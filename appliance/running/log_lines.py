@@ -5,7 +5,6 @@ in the audit trail, which is held by the database.
 """
 
 import io
-import json
 import logging
 import os
 import select
@@ -57,16 +56,6 @@ class SinkThatMayBreak(io.TextIOBase):
         return self._descriptor
 
 
-class _OneLine(logging.Formatter):
-    """What a library logs, as one line of JSON: whatever a peer called itself, it begins no line of its own."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        told = {"logger": record.name, "level": record.levelname.lower(), "event": record.getMessage()}
-        if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
-        return json.dumps(told)
-
-
 def log_to_stderr() -> None:
     """Events, not sentences: JSON lines for machines, colours for a terminal; never a header's free text.
 
@@ -76,21 +65,32 @@ def log_to_stderr() -> None:
         if stream is None:  # closed; the next file that is opened must not get its number, and the log with it
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     sys.stdout, sys.stderr = SinkThatMayBreak(1), SinkThatMayBreak(2)
-    on_terminal = sys.stderr.isatty()
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()
+    for_people = sys.stderr.isatty()
+    # a traceback names lines of ours and never what was in their variables, which may be a patient
+    traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    last: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if for_people
+        else [structlog.processors.ExceptionRenderer(traces), structlog.processors.JSONRenderer()]
     )
+    first: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.set_exc_info if on_terminal else structlog.processors.dict_tracebacks,
-            renderer,
-        ],
+        processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, sys.stderr)),
     )
-    logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote what the header says
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine())
+    handler = logging.StreamHandler(sys.stderr)  # what libraries say goes the same way
+    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *first], processors=[meta, *last]
+        )
+    )
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.captureWarnings(capture=True)
+    for talker in ("pydicom", "py.warnings"):
+        logging.getLogger(talker).setLevel(logging.ERROR)  # their warnings quote what the header says
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its errors quote what a peer said

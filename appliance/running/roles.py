@@ -49,18 +49,20 @@ def assemble(settings: Settings) -> None:
     from appliance.casework.reconciler import Reconciler
     from appliance.casework.tasks import doorbell, ring
     from appliance.intake.assembler import Assembler
+    from appliance.intake.limited_reading import LimitedReading
 
     stop = stop_on_signal()
     database, spool = _open(settings, "assembler")
     app = doorbell(settings)
-    assembler = Assembler(settings, database, spool)
+    reading = LimitedReading()
+    assembler = Assembler(settings, database, spool, reading)
     reconciler = Reconciler(settings, database, ring=lambda case_id: ring(app, case_id))
     while not stop.is_set():
         indexed = assembler.sweep(now_utc())
         reconciler.sweep(now_utc())
         if not indexed:
             stop.wait(TICK_S)
-    assembler.stop()
+    reading.stop()
     _close(database, "assembler")
 
 
@@ -151,8 +153,10 @@ def duties_of(settings: Settings, database: Database, spool: Spool) -> list[Duty
     from appliance.running.nightly import compare_with_pacs, remove_old_files
 
     return [
-        Duty("sign_trail", 60.0, HeadSigner(settings, database).sign_daily),
+        Duty("sign_trail", MINUTE_S, HeadSigner(settings, database).sign_daily),
         Duty("tell_collector", 2.0, CollectorFeed(settings, database).send_waiting),
+        Duty("reconcile", MINUTE_S, partial(compare_with_pacs, settings, database, spool)),
+        Duty("retention", MINUTE_S, partial(remove_old_files, settings, database, spool)),
         *_asking_duties(settings, database, spool),
         Duty("reconcile", MINUTE_S, partial(compare_with_pacs, settings, database, spool)),
         Duty("retention", MINUTE_S, partial(remove_old_files, settings, database, spool)),

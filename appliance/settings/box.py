@@ -82,7 +82,7 @@ class IntakeSettings(Section):
     tls: Literal["off", "only", "both"] = "off"  #: plain on `port`, TLS on `tls_port`, or both
     tls_port: Port = 2762
     max_associations: Annotated[int, Field(ge=1, le=200)] = 20
-    max_associations_per_address: Annotated[int, Field(ge=1, le=200)] = 10  #: so that one peer leaves room for others
+    max_associations_per_peer: Annotated[int, Field(ge=1, le=200)] = 10  #: of one AE title, and from one address
     network_timeout_s: Seconds = 30.0  #: a peer that says nothing for this long is let go
     max_object_mb: Annotated[int, Field(ge=1, le=4096)] = 64  #: a CT image is smaller than one
     slots: Annotated[int, Field(ge=0, le=4096)] = 512

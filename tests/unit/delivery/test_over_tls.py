@@ -12,8 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
 from appliance.delivery.commitment import request_commitment
 from appliance.delivery.store_scu import Caller, NotDelivered, echo, send_files
 from appliance.settings import Peer
-from appliance.settings.tls import calling_context, listening_context
-from tests.support.certificates import DAY, Authority, Holder
+from tests.support.certificates import DAY, Authority
 from tests.support.fake_pacs import Commitment, FakePacs
 
 
@@ -27,20 +26,14 @@ def us(authority: Authority) -> Caller:
     return Caller("DELINEATE", 5.0, authority.issue("us.example").files)
 
 
-def _speaking_tls(holder: Holder, **parts: Any) -> FakePacs:
-    """A PACS that listens over TLS alone."""
-    itself = Peer(ae_title="X", host="127.0.0.1", port=1, tls=True)
-    return FakePacs(tls=(listening_context(holder.files), calling_context(holder.files, itself)), **parts)
-
-
 @pytest.fixture
 def pacs(authority: Authority) -> Iterator[FakePacs]:
-    with _speaking_tls(authority.issue("pacs.example"), commitment=Commitment.AT_ONCE) as pacs:
+    with FakePacs(tls=authority.issue("pacs.example"), commitment=Commitment.AT_ONCE) as pacs:
         yield pacs
 
 
 def _peer(pacs: FakePacs, **changes: Any) -> Peer:
-    return Peer.model_validate(pacs.peer(tls=True, **changes))
+    return Peer.model_validate(pacs.peer(**{"tls": True, "certificate": None, **changes}))
 
 
 def _structure_set(folder: Path, uid: str = "1.2.3.4") -> Path:
@@ -79,7 +72,7 @@ def test_nothing_is_sent_to_a_peer_that_is_not_who_it_should_be(
         "expired": lambda: authority.issue("old.example", starts=-2 * DAY, ends=-DAY),
         "self-signed": lambda: authority.self_signed("self.example"),
     }
-    pacs = FakePacs() if shown == "plain" else _speaking_tls(holders[shown]())
+    pacs = FakePacs() if shown == "plain" else FakePacs(tls=holders[shown]())
     with pacs, pytest.raises(NotDelivered) as refused:
         send_files(us, _peer(pacs, certificate=expected), [_structure_set(tmp_path)])
     assert f"no TLS with 127.0.0.1:{pacs.port}: {words}" in str(refused.value)

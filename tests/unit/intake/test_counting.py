@@ -21,6 +21,7 @@ from tests.support.arriving import arrive_all
 from tests.support.config_folder import BONES, make_settings
 from tests.support.ct_files import make_ct_series
 from tests.support.fake_archive import Behaviour, FakeArchive
+from tests.support.reading import READING
 from tests.support.rows import NOON
 
 QUIET_S, WAIT_S, COUNT_WAIT_S = 30.0, 600.0, 20.0
@@ -39,7 +40,7 @@ class Line:
     counting: Counting = field(init=False)
 
     def __post_init__(self) -> None:
-        self.assembler = Assembler(self.settings, self.database, self.spool, steady=lambda: self.steady_s)
+        self.assembler = Assembler(self.settings, self.database, self.spool, READING, steady=lambda: self.steady_s)
         self.counting = Counting(self.settings, self.database, "archive")
 
     def at(self, seconds: float, *, ask: bool = True) -> None:

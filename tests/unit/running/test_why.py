@@ -23,6 +23,7 @@ from appliance.spool import Spool
 from tests.support.arriving import arrive, arrive_all
 from tests.support.config_folder import make_settings
 from tests.support.ct_files import make_ct_series
+from tests.support.reading import READING
 from tests.support.rows import NOON, new_case, new_delivery
 
 LATER = NOON + timedelta(seconds=18)
@@ -230,7 +231,7 @@ def test_every_state_has_something_to_say(database: Database, settings: Settings
 @pytest.fixture
 def ask(database: Database, spool: Spool, settings: Settings) -> Any:
     def _ask(identifier: str) -> Answer:
-        return explain(identifier, settings, (database, spool), read_identity, LATER)
+        return explain(identifier, settings, (database, spool), READING.identities, LATER)
 
     return _ask
 
