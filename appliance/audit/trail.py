@@ -52,6 +52,7 @@ EVENTS: dict[str, str] = {
     "quality_assessed": "{words}",
     "contours_traced": "{contours} contours with {points} points traced",
     "segmentation_written": "segmentation {sop_instance_uid} written and checked, {frames} frames, {size_kb} kB",
+    "structure_set_replaces": "to take the place of structure set {sop_instance_uid} of case {earlier_case}",
     "structure_set_examined": "worth a look before use: {words}",
     "structure_set_written": "structure set {sop_instance_uid} written and checked, {size_kb} kB",
     "completion_asked": "{by} asked to take the series as complete: {sentence}",

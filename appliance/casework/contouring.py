@@ -123,7 +123,12 @@ def trace_regions(draft: Draft, series: CtSeries, on_step: OnStep) -> list[Drawn
 
 
 def provenance_of(
-    settings: Settings, protocol: Protocol, packages: Mapping[str, ModelPackage], digest: str, draft: Draft
+    settings: Settings,
+    protocol: Protocol,
+    packages: Mapping[str, ModelPackage],
+    digest: str,
+    draft: Draft,
+    replaces: str = "",
 ) -> Provenance:
     """What a result says about where it comes from.
 
@@ -133,6 +138,7 @@ def provenance_of(
         packages: its models, in its order.
         digest: of the input.
         draft: what is in it, and what is missing.
+        replaces: SOP Instance UID of the structure set whose place it takes; empty for none.
     """
     owners = protocol.drawn_by({model: one.manifest.roi_names for model, one in packages.items()})
     written = {roi: template.name for roi, template in settings.written_templates(protocol).items()}
@@ -157,6 +163,7 @@ def provenance_of(
         not_found=tuple(template.name for template in draft.missing),
         to_look_at=draft.to_look_at,
         warnings=draft.warnings,
+        replaces=replaces,
     )
 
 

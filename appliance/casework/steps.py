@@ -26,6 +26,7 @@ from appliance.casework.contouring import (
 from appliance.casework.draft import Draft, make_draft
 from appliance.casework.lease import Lease
 from appliance.casework.sharing import lead, tidy
+from appliance.casework.superseding import replaced_structure_set
 from appliance.casework.workbench import Workbench
 from appliance.clock import Effort, measured, now_utc
 from appliance.dicom.ct_series import CtSeries
@@ -77,7 +78,8 @@ def _contour(bench: Workbench, lease: Lease) -> None:
     failpoint("traced")
     lease.progress("write", 0, 1)
     form = bench.settings.planning_system_of(protocol)
-    provenance = provenance_of(bench.settings, protocol, packages, scan.digest, draft)
+    replaces = _replaced(lease)
+    provenance = provenance_of(bench.settings, protocol, packages, scan.digest, draft, replaces)
     writing = Writing(provenance, form, now_utc().astimezone(), bench.spool.result)
     effort = Effort()
     with measured(effort):
@@ -102,6 +104,17 @@ def _task(bench: Workbench, lease: Lease) -> tuple[Protocol, list[Path]]:
             sentence = f"the protocol {case.protocol} is no longer configured; restore it and send the series again"
             raise Refused(Reason.NO_PROTOCOL, sentence)
         return protocol, [bench.spool.instance_path(instance.digest) for instance in queries.instances_of(tx, case)]
+
+
+def _replaced(lease: Lease) -> str:
+    """SOP Instance UID of the structure set that this one takes the place of; empty for none."""
+    with lease.held() as (tx, case, now):
+        earlier = replaced_structure_set(tx, case)
+        if earlier is None:
+            return ""
+        fields = {"sop_instance_uid": earlier.sop_instance_uid, "earlier_case": earlier.case_id}
+        trail.record(tx, "structure_set_replaces", at=now, actor=lease.worker, case_id=case.id, **fields)
+        return earlier.sop_instance_uid
 
 
 def _load(paths: list[Path], protocol: Protocol, lease: Lease) -> Scan:

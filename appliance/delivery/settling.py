@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from appliance.audit import trail
 from appliance.casework.case import Move, move
+from appliance.casework.superseding import supersede_earlier
 from appliance.errors import Reason
 from appliance.records import Transaction, queries
 from appliance.records.tables import NEVER, Case, CaseState, Delivery, DeliveryState, Proof, ResultKind
@@ -110,6 +111,7 @@ def settle_case(tx: Transaction, case: Case, peers: Mapping[str, Peer], now: dat
     if case.state is CaseState.SENDING:
         names = ", ".join(dict.fromkeys(delivery.destination for delivery in deliveries))
         move(tx, case, Move.DELIVER, at=now, actor=ACTOR, destinations=names)
+        supersede_earlier(tx, case, at=now, actor=ACTOR)
     if case.state is CaseState.DELIVERED and _all_proved(deliveries, peers):
         move(tx, case, Move.COMMIT, at=now, actor=ACTOR, destinations=_proved_by(deliveries))
 

@@ -6,11 +6,13 @@ means that it is indexed again, to the same effect.
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from appliance.audit import trail
 from appliance.casework.case import FINAL, Move, move
 from appliance.casework.operating import still_collects
+from appliance.dicom.header import read_sender
 from appliance.dicom.identity import InstanceIdentity
 from appliance.errors import Reason, SliceRefused
 from appliance.failpoint import failpoint
@@ -25,6 +27,9 @@ BATCH = 100
 
 GATHER_S = 0.7
 """How long a smaller batch may gather: one transaction and one event for many slices; progress still shows."""
+
+_META_BYTES = 4096
+"""More than our own File Meta Information takes, which says who sent what follows it."""
 
 _OPEN = frozenset({CaseState.RECEIVING, CaseState.INCOMPLETE})
 
@@ -94,7 +99,7 @@ class _Round:
         self.tx.add(
             Instance(
                 digest=arrival.digest,
-                source_ae="",
+                source_ae=_plain(read_sender(_beginning(self.spool.quarantine_path(arrival.digest))), 16),
                 state=InstanceState.QUARANTINED,
                 reason=refused.reason,
                 sentence=refused.sentence,
@@ -233,6 +238,11 @@ def open_case(tx: Transaction, previous: Case | None, identity: InstanceIdentity
     fields = {"revision": case.revision, "source_ae": case.source_ae}
     trail.record(tx, "case_opened", at=now, actor=ACTOR, case_id=case.id, **fields)
     return case
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_META_BYTES)
 
 
 def _plain(text: str, length: int) -> str:

@@ -42,6 +42,12 @@ def latest_case(tx: Transaction, series_instance_uid: str) -> Case | None:
     return tx.scalar(query.order_by(Case.revision.desc()).limit(1).with_for_update())
 
 
+def earlier_revisions(tx: Transaction, case: Case) -> Sequence[Case]:
+    """The revisions of a series before this one, the newest first, locked for this transaction."""
+    same_series = (Case.series_instance_uid == case.series_instance_uid, Case.revision < case.revision)
+    return tx.scalars(select(Case).where(*same_series).order_by(Case.revision.desc()).with_for_update()).all()
+
+
 def cases_in(tx: Transaction, *states: CaseState) -> Sequence[Case]:
     """Cases in any of the states, oldest first."""
     return tx.scalars(select(Case).where(Case.state.in_(states)).order_by(Case.id)).all()

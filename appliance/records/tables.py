@@ -44,7 +44,7 @@ class CaseState(StrEnum):
     REFUSED = "refused"  #: the input or the result failed a check; the reason says which
     FAILED = "failed"  #: parked after too many attempts or by an operator, who can retry it
     CANCELLED = "cancelled"  #: ended by an operator, who can take that back
-    SUPERSEDED = "superseded"  #: a later revision of the same series took its place before it was finished
+    SUPERSEDED = "superseded"  #: a later revision of the same series took its place
 
 
 class InstanceState(StrEnum):

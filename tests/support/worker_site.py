@@ -84,13 +84,19 @@ class Site:
 
 def queue_up(settings: Settings, database: Database, spool: Spool, paths: Sequence[Path]) -> Site:
     """Receive one series as the first of a box, and have it queued."""
-    arrive_all(spool, paths)
-    assembler = Assembler(settings, database, spool, READING)
-    for minute in range(3):
-        assembler.sweep(NOON + minute * MINUTE)
     site = Site(Workbench(settings, database, spool, worker="worker-1"), case_id=1)
+    receive(site, paths)
     assert site.case.state is CaseState.QUEUED
     return site
+
+
+def receive(site: Site, paths: Sequence[Path]) -> None:
+    """Receive slices, and let minutes pass until their series is complete."""
+    bench, minutes = site.bench, iter(range(1000))
+    arrive_all(bench.spool, paths)
+    assembler = Assembler(bench.settings, bench.database, bench.spool, READING, steady=lambda: 60.0 * next(minutes))
+    for minute in range(3):
+        assembler.sweep(NOON + minute * MINUTE)
 
 
 def without_times(content: bytes) -> bytes:

@@ -17,8 +17,8 @@ from tests.support.rows import NOON, add_case, new_case, read_case
 ARCHITECTURE = Path(__file__).parents[3] / "ARCHITECTURE.md"
 LATER = NOON + timedelta(seconds=90)
 FORBIDDEN = [pair for pair in product(CaseState, Move) if pair not in MOVES]
-SECOND_THOUGHTS = {Move.COMMIT, Move.REPEAT, Move.MISS}
-"""Moves that only somebody outside can bring about, as an operator's are: a late commitment, a sender."""
+SECOND_THOUGHTS = {Move.COMMIT, Move.REPEAT, Move.MISS, Move.SUPERSEDE}
+"""Moves that only somebody outside can bring about, as an operator's are: a late commitment, a sender, a late slice."""
 
 
 def _facts(event: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from appliance.records.session import DatabaseUnavailable
 from appliance.records.tables import AuditEvent, Case, CaseState, Instance, InstanceState
 from appliance.spool import Spool
 from tests.support.arriving import arrive, arrive_all, data_set_bytes
-from tests.support.ct_files import all_slices, compress, make_ct_series, only_slice, sample_hu, set_raw
+from tests.support.ct_files import all_slices, compress, make_ct_series, only_slice, sample_hu, set_raw, truncate
 from tests.support.reading import READING
 from tests.support.rows import NOON
 
@@ -246,6 +246,17 @@ def test_what_cannot_be_read_is_set_aside_with_its_bytes_and_a_sentence(database
     with database.reading() as tx:
         event = tx.query(AuditEvent).one()
     assert (event.event, event.fields["digest"]) == ("instance_quarantined", arrival.digest)
+
+
+def test_what_is_set_aside_still_tells_who_sent_it(tmp_path: Path, database: Database, spool: Spool) -> None:
+    broken = make_ct_series(tmp_path / "ct", slices=1, mutate=only_slice(0, SeriesInstanceUID=None))[0]
+    arrive(spool, broken, "CT9")
+    arrive(spool, truncate(make_ct_series(tmp_path / "cut", slices=1)[0], 0.2), "CT8")
+    _index(database, spool)
+    assert [(one.state, one.source_ae) for one in _instances(database)] == [
+        (InstanceState.QUARANTINED, "CT9"),
+        (InstanceState.QUARANTINED, "CT8"),
+    ]
 
 
 def test_what_cannot_be_read_is_counted_once_however_often_it_comes(database: Database, spool: Spool) -> None:
