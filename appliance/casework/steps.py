@@ -24,6 +24,7 @@ from appliance.casework.contouring import (
     trace_regions,
 )
 from appliance.casework.draft import Draft, make_draft
+from appliance.casework.earlier_results import earlier_result
 from appliance.casework.lease import Lease
 from appliance.casework.sharing import lead, tidy
 from appliance.casework.superseding import replaced_structure_set
@@ -80,7 +81,8 @@ def _contour(bench: Workbench, lease: Lease) -> None:
     form = bench.settings.planning_system_of(protocol)
     replaces = _replaced(lease)
     provenance = provenance_of(bench.settings, protocol, packages, scan.digest, draft, replaces)
-    writing = Writing(provenance, form, now_utc().astimezone(), bench.spool.result)
+    kept = partial(earlier_result, bench.database, bench.spool)
+    writing = Writing(provenance, form, now_utc().astimezone(), kept)
     effort = Effort()
     with measured(effort):
         structure_set, findings = writing.structure_set(scan.series, draft, rois)

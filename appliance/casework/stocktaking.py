@@ -37,16 +37,16 @@ class Stock:
 def take_stock(database: Database, spool: Spool, now: datetime, young: timedelta = YOUNG) -> Stock:
     """Compare all lasting files with all rows; what still waits in the queue, or is `young`, may yet get its row."""
     files = list(held(spool))
-    waiting = {arrival.digest for arrival in spool.arrivals()}
     with database.reading() as tx:
         rows = _rows(tx)
     there = {(one.kind, one.name) for one in files}
     missing = [key for key, removed in rows.items() if not removed and key not in there]
     old_ns = int((now - young).timestamp() * 1e9)
-    unknown = [one for one in files if (one.kind, one.name) not in rows and one.name not in waiting]
+    unknown = [one for one in files if (one.kind, one.name) not in rows and one.written_ns <= old_ns]
+    waiting = {arrival.digest for arrival in spool.arrivals()} if unknown else set()
     return Stock(
         missing=tuple(key for key in missing if not path_of(spool, *key).exists()),  # or it came while we looked
-        orphans=tuple(one for one in unknown if one.written_ns <= old_ns),
+        orphans=tuple(one for one in unknown if one.name not in waiting),
         left_over=tuple(one for one in files if rows.get((one.kind, one.name), False)),
     )
 

@@ -32,6 +32,9 @@ NOTE_KIND = "commitment_asked"
 ANSWER_WITHIN = timedelta(days=7)
 """A caller that cannot be reached for so long is not told any more; it may ask again."""
 
+SETTLED_AFTER = timedelta(seconds=10)
+"""Only then is an object said to be unknown: it may have been answered with success and still lie in its slot."""
+
 _ALL_KEPT, _SOME_LOST = 1, 2
 """Event type IDs, PS3.4 Table J.3.3-1."""
 
@@ -46,7 +49,10 @@ class FailureReason(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request: under which transaction, by whom, about which SOP Class and SOP Instance UIDs."""
+    """One request: under which transaction, by whom, about which SOP Class and SOP Instance UIDs.
+
+    What is no UID is left out, and so neither kept nor lost: it could not be repeated in a report.
+    """
 
     transaction_uid: str
     caller: str
@@ -58,7 +64,8 @@ class Asked:
         """What a note of the listener says."""
         listed = note.fields["asked"]
         pairs = listed if isinstance(listed, list) else []
-        instances = tuple((str(sop_class), str(uid)) for sop_class, uid in pairs)
+        named = [(str(sop_class), str(uid)) for sop_class, uid in pairs]
+        instances = tuple(pair for pair in named if all(map(is_valid_uid, pair)))
         return cls(str(note.fields["transaction_uid"]), str(note.fields["caller"]), instances, note.at)
 
 
@@ -86,13 +93,16 @@ class Voucher:
         return waiting
 
     def answer(self, note: Note, now: datetime) -> bool:
-        """Answer one request; False when the caller cannot be reached, and it stays a note."""
+        """Answer one request, or leave it a note; False when the caller cannot be reached."""
         asked = Asked.of(note)
         peer = self._peers.get(asked.caller)
-        if peer is None or not is_valid_uid(asked.transaction_uid):
-            self._drop(note, asked, "it is not in peers.toml, or its transaction UID is no UID", now)
+        if peer is None or not is_valid_uid(asked.transaction_uid) or not asked.instances:
+            self._drop(note, asked, "it is not in peers.toml, or what it asked names nothing by UID", now)
             return True
         verdicts = {pair: self._verdict(*pair) for pair in asked.instances}
+        if FailureReason.NO_SUCH_OBJECT in verdicts.values() and now < asked.at + SETTLED_AFTER:
+            self._pacing.failed(note.path.name)
+            return True
         try:
             _report(self._caller, peer, asked.transaction_uid, verdicts)
         except (NotDelivered, NeverDeliverable) as problem:
@@ -120,7 +130,7 @@ class Voucher:
     def _verdict(self, sop_class: str, sop_instance_uid: str) -> FailureReason | None:
         """None when the object is kept."""
         with self._database.reading() as tx:
-            rows = queries.instances_named(tx, sop_instance_uid) if is_valid_uid(sop_instance_uid) else []
+            rows = queries.instances_named(tx, sop_instance_uid)
         states = {row.state for row in rows}
         if InstanceState.CONFLICT in states or states == {InstanceState.QUARANTINED}:
             return FailureReason.PROCESSING_FAILURE

@@ -95,6 +95,7 @@ class _Round:
         known = queries.instance_by_digest(self.tx, arrival.digest)
         if known is not None:
             known.times_received += 1
+            self._bring_back(known, arrival, self.spool.quarantine_path(arrival.digest))
             return
         self.tx.add(
             Instance(
@@ -115,6 +116,7 @@ class _Round:
         known = queries.instance_by_digest(self.tx, arrival.digest)
         if known is not None:
             known.times_received += 1
+            self._bring_back(known, arrival, self.spool.instance_path(arrival.digest))
             self._repeat(latest)
             return
         instance = self._instance(arrival, identity)
@@ -140,6 +142,13 @@ class _Round:
                 self._record("slices_received", case_id=case_id, count=tally.added, total=case.slices)
             if tally.repeated:
                 self._record("slices_repeated", case_id=case_id, count=tally.repeated)
+
+    def _bring_back(self, known: Instance, arrival: Arrival, path: Path) -> None:
+        """What retention had removed is here again; its row being locked, nobody removes it now."""
+        if known.removed_at is not None:
+            known.removed_at = None
+            self.tx.flush()
+            self.spool.settle(arrival, path)
 
     def _instance(self, arrival: Arrival, identity: InstanceIdentity) -> Instance:
         instance = Instance(

@@ -258,7 +258,10 @@ class Assembler:
 
     def _answer_again(self, tx: Transaction, case: Case, now: datetime) -> None:
         case.repeated_at = None
-        if case.state in {CaseState.DELIVERED, CaseState.COMMITTED}:
+        is_delivered = case.state in {CaseState.DELIVERED, CaseState.COMMITTED}
+        if is_delivered and any(result.removed_at is not None for result in case.results):
+            self._reconsider(tx, case, now)  # what was made is gone, its term being over: it is made anew
+        elif is_delivered:
             move(tx, case, Move.REPEAT, at=now, actor=ACTOR)
             destinations = [delivery.destination for delivery in queries.deliveries_of(tx, case)]
             queries.put_in_outbox(tx, case, destinations, now)

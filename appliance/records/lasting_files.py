@@ -1,9 +1,9 @@
 """Questions about the rows that have a file: which there are, and which may be removed because their term is over."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select
 from sqlalchemy.orm import aliased
 
 from appliance.records.session import Transaction
@@ -29,6 +29,11 @@ def objects_with_files(tx: Transaction) -> list[tuple[str, bool, bool]]:
 def results_with_files(tx: Transaction) -> list[tuple[str, bool]]:
     """File name of every result, and whether it was removed."""
     return [(file, removed is not None) for file, removed in tx.execute(select(Result.file, Result.removed_at))]
+
+
+def digests_of_result(tx: Transaction, file: str) -> set[str]:
+    """SHA-256 of the results that lie in this file: one, or none while no row names it."""
+    return set(tx.scalars(select(Result.digest).where(Result.file == file)))
 
 
 def images_to_remove(
@@ -102,8 +107,17 @@ def _case_may_go(proved_before: datetime | None, refused_before: datetime | None
 def _has_ended(
     case: type[Case], proved_before: datetime | None, refused_before: datetime | None
 ) -> ColumnElement[bool]:
-    never = Case.id < 0
-    unproved = exists().where(
+    """Whether a case is proved or refused since before these moments, and nobody has sent its series again since."""
+    ended = []
+    if proved_before is not None:
+        ended.append(and_(case.state == CaseState.COMMITTED, ~_unproved(case, proved_before)))
+    if refused_before is not None:
+        ended.append(and_(case.state == CaseState.REFUSED, case.entered_state_at < refused_before))
+    return and_(case.repeated_at.is_(None), or_(false(), *ended))
+
+
+def _unproved(case: type[Case], proved_before: datetime) -> ColumnElement[bool]:
+    return exists().where(
         Delivery.case_id == case.id,
         or_(
             Delivery.state == DeliveryState.PENDING,
@@ -112,11 +126,12 @@ def _has_ended(
             and_(Delivery.state == DeliveryState.COMMITTED, Delivery.proved_at >= proved_before),
         ),
     )
-    quiet = case.repeated_at.is_(None)
-    proved = never if proved_before is None else and_(case.state == CaseState.COMMITTED, ~unproved, quiet)
-    refused = (
-        never
-        if refused_before is None
-        else and_(case.state == CaseState.REFUSED, case.entered_state_at < refused_before, quiet)
-    )
-    return proved | refused
+
+
+def marked_as_removed(tx: Transaction, names: Collection[str]) -> set[str]:
+    """Those digests and file names whose rows say that the file was removed; the rows are locked."""
+    objects = select(Instance).where(Instance.digest.in_(names), Instance.removed_at.is_not(None)).with_for_update()
+    results = select(Result).where(Result.file.in_(names), Result.removed_at.is_not(None)).with_for_update()
+    used = select(Result.file).where(Result.file.in_(names), Result.removed_at.is_(None))
+    files = {result.file for result in tx.scalars(results)} - set(tx.scalars(used))
+    return {instance.digest for instance in tx.scalars(objects)} | files

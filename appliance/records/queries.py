@@ -31,6 +31,10 @@ _SENDING = (CaseState.SENDING, CaseState.DELIVERED)
 """States of cases whose deliveries are on their way or wait for their proof."""
 
 
+_IN_ONE_QUESTION = 500
+"""Values that are listed in one question; databases have a limit."""
+
+
 def case_by_id(tx: Transaction, case_id: int) -> Case | None:
     """One case, locked for this transaction where the database can."""
     return tx.scalar(select(Case).where(Case.id == case_id).with_for_update())
@@ -90,8 +94,8 @@ def cases_short(tx: Transaction) -> Sequence[Case]:
 
 
 def instance_by_digest(tx: Transaction, digest: str) -> Instance | None:
-    """The instance with this content, if it ever came."""
-    return tx.scalar(select(Instance).where(Instance.digest == digest))
+    """The instance with this content, if it ever came, locked for this transaction."""
+    return tx.scalar(select(Instance).where(Instance.digest == digest).with_for_update())
 
 
 def kept_instance(tx: Transaction, sop_instance_uid: str) -> Instance | None:
@@ -106,10 +110,15 @@ def instances_named(tx: Transaction, sop_instance_uid: str) -> Sequence[Instance
 
 
 def instances_of(tx: Transaction, case: Case) -> Sequence[Instance]:
-    """The instances of one revision that count, in order of arrival: those set aside since are left out."""
+    """The instances of one revision that count, in order of arrival.
+
+    Those that were set aside since, or whose file retention has removed, are left out.
+    """
     query = select(Instance).join(CaseInstance, CaseInstance.instance_id == Instance.id)
     counting = Instance.state.in_((InstanceState.KEPT, InstanceState.CONFLICT))
-    return tx.scalars(query.where(CaseInstance.case_id == case.id, counting).order_by(Instance.id)).all()
+    return tx.scalars(
+        query.where(CaseInstance.case_id == case.id, counting, Instance.removed_at.is_(None)).order_by(Instance.id)
+    ).all()
 
 
 def sop_instance_uids_here(tx: Transaction, series_instance_uid: str) -> set[str]:
@@ -217,6 +226,43 @@ def hold_up(
         .values(next_try_at=until, sentence=func.coalesce(Delivery.sentence, sentence))
         .execution_options(synchronize_session=False)
     )
+
+
+def delivered_since(tx: Transaction, destination: str, since: datetime) -> Sequence[Delivery]:
+    """What a destination has accepted of cases that were delivered since then, unless a later revision replaced it."""
+    later = aliased(Case)
+    replaced = exists().where(later.series_instance_uid == Case.series_instance_uid, later.revision > Case.revision)
+    query = select(Delivery).join(Case).join(Result, Result.id == Delivery.result_id)
+    query = query.options(selectinload(Delivery.case)).where(
+        Delivery.destination == destination,
+        Delivery.state.in_((DeliveryState.ACCEPTED, DeliveryState.COMMITTED)),
+        Case.state.in_((CaseState.SENDING, CaseState.DELIVERED, CaseState.COMMITTED)),
+        Case.entered_state_at >= since,
+        Result.removed_at.is_(None),
+        ~replaced,
+    )
+    return tx.scalars(query.order_by(Delivery.id)).all()
+
+
+def known_series(tx: Transaction, series_instance_uids: Sequence[str]) -> set[str]:
+    """Those of the series of which something has come."""
+    known: set[str] = set()
+    for first in range(0, len(series_instance_uids), _IN_ONE_QUESTION):
+        some = series_instance_uids[first : first + _IN_ONE_QUESTION]
+        known |= set(tx.scalars(select(Case.series_instance_uid).where(Case.series_instance_uid.in_(some))))
+    return known
+
+
+def cases_without_result(tx: Transaction, since: datetime, before: datetime) -> Sequence[Case]:
+    """Cases that came since then and have neither ended nor moved since `before`, and those that failed."""
+    ended = (CaseState.DELIVERED, CaseState.COMMITTED, CaseState.REFUSED, CaseState.CANCELLED, CaseState.SUPERSEDED)
+    query = select(Case).where(Case.state.not_in(ended), Case.first_arrival_at >= since)
+    return tx.scalars(query.where(Case.entered_state_at < before).order_by(Case.id)).all()
+
+
+def last_event(tx: Transaction, event: str) -> datetime | None:
+    """When something of this kind happened last."""
+    return tx.scalar(select(AuditEvent.at).where(AuditEvent.event == event).order_by(AuditEvent.id.desc()).limit(1))
 
 
 def delivery_by_id(tx: Transaction, delivery_id: int) -> Delivery | None:

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from functools import partial
 
 import structlog
 from pydantic import ValidationError
@@ -20,15 +20,15 @@ from appliance.audit import trail
 from appliance.clock import now_utc
 from appliance.errors import SettingsError
 from appliance.records import Database
+from appliance.running.caretaker import Caretaker, Duty
 from appliance.settings import Settings
 from appliance.settings.box import WorkerSettings
 from appliance.spool import Spool
 
-if TYPE_CHECKING:
-    from appliance.running.caretaker import Duty
-
 TICK_S = 0.25
 """How often the loops look; each look is a few indexed queries."""
+
+MINUTE_S = 60.0
 
 log = structlog.get_logger()
 
@@ -38,10 +38,10 @@ def listen(settings: Settings) -> None:
     from appliance.intake.listener import Listener
 
     stop = stop_on_signal()
+    check_tls(settings)
     listener = Listener(settings, Spool(settings.data_dir / "spool"))
     listener.start()
-    stop.wait()
-    listener.stop()
+    listener.serve(stop.is_set)
 
 
 def assemble(settings: Settings) -> None:
@@ -140,21 +140,34 @@ def bench(settings: Settings, name: str) -> None:
 
 def tend(settings: Settings) -> None:
     """See to what is done from time to time."""
-    from appliance.running.caretaker import Caretaker, Duty
-
     stop = stop_on_signal()
     database, spool = _open(settings, "caretaker")
-    duties: list[Duty] = [*_asking_duties(settings, database, spool)]
-    Caretaker(duties).run(stop)
+    Caretaker(duties_of(settings, database, spool)).run(stop)
     _close(database, "caretaker")
 
 
-def _asking_duties(settings: Settings, database: Database, spool: Spool) -> Iterator["Duty"]:
+def duties_of(settings: Settings, database: Database, spool: Spool) -> list[Duty]:
+    """What the caretaker sees to."""
+    from appliance.audit.feed import CollectorFeed
+    from appliance.audit.signing import HeadSigner
+    from appliance.running.nightly import compare_with_pacs, remove_old_files
+
+    return [
+        Duty("sign_trail", MINUTE_S, HeadSigner(settings, database).sign_daily),
+        Duty("tell_collector", 2.0, CollectorFeed(settings, database).send_waiting),
+        Duty("reconcile", MINUTE_S, partial(compare_with_pacs, settings, database, spool)),
+        Duty("retention", MINUTE_S, partial(remove_old_files, settings, database, spool)),
+        *_asking_duties(settings, database, spool),
+        Duty("reconcile", MINUTE_S, partial(compare_with_pacs, settings, database, spool)),
+        Duty("retention", MINUTE_S, partial(remove_old_files, settings, database, spool)),
+    ]
+
+
+def _asking_duties(settings: Settings, database: Database, spool: Spool) -> Iterator[Duty]:
     """Each PACS is asked in a thread of its own, so that a slow one delays only what concerns it."""
     from appliance.intake.counting import Counting
     from appliance.intake.fetch_schedule import ScheduledFetch
     from appliance.intake.fetching import MissingSlices
-    from appliance.running.caretaker import Duty
 
     for name in (name for name, peer in settings.peers.items() if peer.query):
         yield Duty(f"count-{name}", 0.5, Counting(settings, database, name).work)
@@ -171,6 +184,18 @@ ROLES: dict[str, Callable[[Settings], None]] = {
     "tend": tend,
 }
 """The kinds of processes that `delineate up` supervises, by the command that runs each; workers one a device."""
+
+
+def check_tls(settings: Settings) -> None:
+    """See that the certificates of `[tls]` can be used, if there are any.
+
+    Raises:
+        SettingsError: they cannot; the message says which and why.
+    """
+    if settings.tls_files is not None:
+        from appliance.settings.certificates import check_files  # who speaks no TLS need not load it
+
+        check_files(settings.tls_files, now_utc())
 
 
 def stop_on_signal() -> threading.Event:

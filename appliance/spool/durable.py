@@ -21,7 +21,7 @@ def write_durably(chunks: Iterable[bytes], temporary: Path, final: Path) -> None
     try:
         with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor has no path
             for chunk in chunks:
-                _write_all(file.fileno(), chunk)
+                write_all(file.fileno(), chunk)
             os.fsync(file.fileno())
         temporary.rename(final)
     except OSError:
@@ -48,7 +48,12 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def _write_all(descriptor: int, chunk: bytes) -> None:
+def write_all(descriptor: int, chunk: bytes | memoryview) -> None:
+    """Write every byte of `chunk` where the descriptor stands.
+
+    Raises:
+        OSError: the disk refused.
+    """
     view = memoryview(chunk)
     while view:
         view = view[os.write(descriptor, view) :]

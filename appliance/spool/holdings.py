@@ -1,6 +1,5 @@
 """What lies in the spool: lasting files by the name of their row, whether they are intact, and their removal."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,11 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from appliance.spool.durable import sync_folder
-from appliance.spool.spool import Spool
-
-_PREAMBLE_BYTES = 132
-_GROUP_LENGTH_BYTES = 12
-_BLOCK_BYTES = 1 << 20
+from appliance.spool.spool import Spool, content_digest
 
 
 class Kind(StrEnum):
@@ -69,16 +64,4 @@ def is_intact(path: Path, digest: str) -> bool:
     Raises:
         OSError: it is not there, or cannot be read.
     """
-    with path.open("rb") as file:
-        head = file.read(_PREAMBLE_BYTES + _GROUP_LENGTH_BYTES)
-        rest = file.read(int.from_bytes(head[-4:], "little")) if len(head) == _PREAMBLE_BYTES + 12 else b""
-        found = hashlib.sha256(_transfer_syntax(rest) + b"\0")
-        while block := file.read(_BLOCK_BYTES):
-            found.update(block)
-    return found.hexdigest() == digest
-
-
-def _transfer_syntax(group: bytes) -> bytes:
-    """The Transfer Syntax UID in File Meta Information as we wrote it (PS3.10 §7.1), without its padding."""
-    _, found, rest = group.partition(b"\x02\x00\x10\x00UI")
-    return rest[2 : 2 + int.from_bytes(rest[:2], "little")].rstrip(b"\0") if found else b""
+    return content_digest(path) == digest

@@ -1,6 +1,7 @@
 """The spool on disk. Names are always the appliance's own, never a peer's.
 
 tmp/                    being written; swept at start
+slots/                  files of zeros that objects are received into (slots.py), and received objects not yet in:
 arrivals/               received and durable, not yet indexed: the queue is the folder
 instances/ab/abcd….dcm  indexed, under the digest of their content
 quarantine/             received, but not usable as an instance of any series
@@ -9,6 +10,7 @@ parts/                  what one of several models found, until the structure se
 notes/KIND/             small JSON messages from the listener, which needs no database to receive
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -18,22 +20,37 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 from appliance.clock import epoch_ns
 from appliance.spool.durable import make_folder, sync_folder, write_durably
+from appliance.spool.entry import PIECE, Buffer, Entry, FileEntry, SlotEntry, arrival_name
+from appliance.spool.file_meta import read_syntax
+from appliance.spool.frame import read_frame
+from appliance.spool.slots import SlotPool
 
+_HEAD_BYTES = 4096
 _OLD_NS = 3600 * 10**9
-_FOLDERS = ("tmp", "arrivals", "instances", "quarantine", "results", "parts", "notes")
+_FOLDERS = ("tmp", "arrivals", "instances", "quarantine", "results", "parts", "notes", "slots")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Arrival:
     """A received object that is durable and waits to be indexed."""
 
     path: Path
     at: datetime
-    digest: str  #: SHA-256, hexadecimal, of transfer syntax UID, NUL and the data set's bytes as received
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256, hexadecimal, of transfer syntax UID, NUL and the data set's bytes as received.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return content_digest(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +80,68 @@ class Spool:
         Received objects are the listener's alone, so what is left of them is dead. Other processes may be writing
         notes and results at this moment; theirs are left alone until they are an hour old.
         """
+        self._cut_padding()
         dead = [path for path in (self.root / "tmp").iterdir() if path.suffix == ".dcm" or _is_old(path)]
         for path in dead:
             path.unlink(missing_ok=True)
         return len(dead)
 
+    def _cut_padding(self) -> None:
+        """Cut off what a slot had behind its object, where a power cut undid that."""
+        for path in (self.root / "arrivals").iterdir():
+            with suppress(FileNotFoundError), path.open("r+b") as file:  # it may be indexed at this moment
+                frame = read_frame(file.read(_HEAD_BYTES))
+                if frame is not None and os.fstat(file.fileno()).st_size > frame.length:
+                    file.truncate(frame.length)
+
     def free_mb(self) -> int:
         """Space left on the spool's file system, in MiB."""
         return shutil.disk_usage(self.root).free >> 20
 
-    def keep(self, preamble_and_meta: bytes, data_set: bytes, transfer_syntax_uid: str) -> Arrival:
-        """Make a received object durable: when this returns, a power cut cannot lose it.
+    def begin(self, buffer: Buffer, file_meta: bytes, pool: SlotPool | None = None) -> Entry:
+        """Begin to receive an object: into a slot when there is one, else into a file of its own.
 
         Args:
-            preamble_and_meta: the DICOM preamble and File Meta Information to write in front.
-            data_set: the data set, byte for byte as received.
-            transfer_syntax_uid: what the association says the bytes are encoded in.
+            buffer: the memory of the receiver.
+            file_meta: DICM and File Meta Information to write in front (`file_meta.file_meta`).
+            pool: the slots of the listener.
+
+        Raises:
+            OSError: the disk takes no further file.
+        """
+        claimed = pool.claim() if pool is not None else None
+        if pool is not None and claimed is not None:
+            return SlotEntry(buffer, file_meta, pool, claimed)
+        return FileEntry(buffer, file_meta, self.root / "tmp", self.root / "arrivals")
+
+    def keep(self, file_meta: bytes, data_set: bytes) -> Arrival:
+        """Make an object durable that is whole in memory; see `begin` for one that is still arriving.
 
         Raises:
             OSError: the disk is full or failing; nothing is kept and nothing is visible.
         """
-        digest = hashlib.sha256(f"{transfer_syntax_uid}\0".encode())
-        digest.update(data_set)
-        name = f"{epoch_ns():020d}-{secrets.token_hex(4)}-{digest.hexdigest()}.dcm"
-        final = self.root / "arrivals" / name
-        write_durably((preamble_and_meta, data_set), self.root / "tmp" / name, final)
-        return _arrival(final)
+        entry = FileEntry(Buffer(), file_meta, self.root / "tmp", self.root / "arrivals")
+        for start in range(0, len(data_set), PIECE):
+            piece = data_set[start : start + PIECE]
+            entry.room(len(piece))[:] = piece
+            entry.advance(len(piece))
+        entry.keep()
+        return _arrival(cast(Path, entry.path))
+
+    def hand_over(self, pool: SlotPool, number: int) -> None:
+        """Make an arrival of the object in a slot; no data is copied, and it was durable before.
+
+        Raises:
+            OSError: the disk refused; the object stays in its slot.
+        """
+        path = pool.path(number)
+        with path.open("r+b") as file:
+            frame = read_frame(file.read(_HEAD_BYTES))
+            if frame is None:
+                raise OSError(errno.EIO, "a slot that was filled has no frame", path)
+            file.truncate(frame.length)
+        path.rename(self.root / "arrivals" / arrival_name(frame.received_ns))
+        pool.gone(number)
 
     def arrivals(self, limit: int | None = None) -> list[Arrival]:
         """The oldest objects not yet indexed, in order of arrival."""
@@ -108,10 +161,18 @@ class Spool:
 
         A crash between the two leaves both names, and the arrival is simply indexed again.
         """
+        with arrival.path.open("rb") as file:
+            os.fsync(file.fileno())  # its length: the padding of its slot was cut off after it was made durable
         make_folder(final.parent)
         with suppress(FileExistsError):
             os.link(arrival.path, final)
         sync_folder(final.parent)  # also when the name is there already: whoever gave it may have died before this
+
+    def queue_again(self, path: Path, received_ns: int) -> None:
+        """Have a lasting file indexed once more, under a second name in the queue: no row knows it."""
+        final = self.root / "arrivals" / arrival_name(received_ns)
+        os.link(path, final)
+        sync_folder(final.parent)
 
     def release(self, arrival: Arrival) -> None:
         """Take an indexed arrival off the queue, once its row is committed."""
@@ -159,10 +220,27 @@ class Spool:
                 yield Note(path, json.loads(path.read_bytes()))
 
 
+def content_digest(path: Path) -> str:
+    """SHA-256, hexadecimal, of a received object: transfer syntax UID, NUL and the data set's bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        syntax, data_set_at = read_syntax(path)
+    except ValueError:  # damaged since: it has no syntax any more, and is set aside under all of its bytes
+        syntax, data_set_at = "", 0
+    with path.open("rb") as file:
+        file.seek(data_set_at)
+        digest = hashlib.sha256(f"{syntax}\0".encode())
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def _arrival(path: Path) -> Arrival:
-    """What an arrival's name says: when it came, and the digest of its content."""
-    nanoseconds, _, digest = path.stem.split("-")
-    return Arrival(path, _moment(nanoseconds), digest)
+    """What an arrival's name says: when it came."""
+    return Arrival(path, _moment(path.stem.split("-")[0]))
 
 
 def _moment(nanoseconds: str) -> datetime:

@@ -20,7 +20,7 @@ from pynetdicom.sop_class import (
 )
 from pynetdicom.transport import ThreadedAssociationServer
 
-from appliance.intake.listener import TRANSFER_SYNTAXES
+from appliance.intake.negotiation import TRANSFER_SYNTAXES
 from tests.support.free_ports import free_port
 
 HANG_S = 30.0

@@ -25,6 +25,9 @@ from pynetdicom.sop_class import (
 )
 from pynetdicom.transport import ThreadedAssociationServer
 
+from appliance.settings import Peer
+from appliance.settings.tls import calling_context, listening_context
+from tests.support.certificates import Holder
 from tests.support.free_ports import free_port
 
 Answer = Callable[["FakePacs", evt.Event], int]
@@ -120,22 +123,26 @@ class FakePacs:
         *,
         commitment: Commitment = Commitment.ON_ITS_OWN,
         appliance: tuple[str, int] | None = None,
+        tls: Holder | None = None,
     ) -> None:
         self.ae_title = ae_title
         self.port = free_port()
         self.commitment = commitment
         self.appliance = appliance  #: AE title and port to report to
+        self.tls = tls  #: its certificate, where it speaks TLS alone
         self.known_callers: list[str] = []  #: nobody else may associate; everybody may when empty
         self.takes_structure_sets = True
         self.takes_segmentations = True
         self.answers_find = True
         self.finds_images = True  #: answers C-FIND at the level of images as well
+        self.hold_answers: Callable[[], object] = lambda: None  #: called before it answers C-FIND
         self.scans: list[Dataset] = []  #: CT series that it says it has: headers with the keys of C-FIND
         self.script: deque[Answer] = deque()
         self.usually: Answer = store  #: once the script is over
         self.received: list[str] = []  #: SOP Instance UIDs in order, kept or not
         self.stored: dict[str, bytes] = {}
         self.asked: list[Asked] = []
+        self.reports: list[tuple[int, Dataset]] = []  #: event type and content of reports about what it asked
         self.found: list[str] = []  #: levels of the questions that came by C-FIND
         self.associations = 0
         self.stopping = threading.Event()
@@ -152,7 +159,8 @@ class FakePacs:
     def peer(self, **changes: Any) -> dict[str, Any]:
         """Its entry for peers.toml."""
         entry = {"ae_title": self.ae_title, "host": "127.0.0.1", "port": self.port, "storage_commitment": False}
-        return {**entry, **changes}
+        over_tls = {} if self.tls is None else {"tls": True, "certificate": self.tls.fingerprint}
+        return {**entry, **over_tls, **changes}
 
     def play(self, answers: Iterable[Answer]) -> None:
         """Do this with the next objects."""
@@ -171,15 +179,19 @@ class FakePacs:
         if self.answers_find:
             ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
         if self.commitment is not Commitment.ABSENT:
-            ae.add_supported_context(StorageCommitmentPushModel)
+            ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         handlers = [
             (evt.EVT_ACCEPTED, self._count),
             (evt.EVT_C_STORE, self._answer),
             (evt.EVT_N_ACTION, self._commit),
             (evt.EVT_C_FIND, self._find),
+            (evt.EVT_N_EVENT_REPORT, self._take_report),
         ]
         self._server = ae.make_server(
-            ("127.0.0.1", self.port), evt_handlers=handlers, server_class=ThreadedAssociationServer
+            ("127.0.0.1", self.port),
+            evt_handlers=handlers,
+            ssl_context=None if self.tls is None else listening_context(self.tls.files),
+            server_class=ThreadedAssociationServer,
         )
         quickly = {"poll_interval": 0.02}
         threading.Thread(target=self._server.serve_forever, kwargs=quickly, daemon=True).start()
@@ -213,11 +225,16 @@ class FakePacs:
         self.received.append(str(event.request.AffectedSOPInstanceUID))
         return (self.script.popleft() if self.script else self.usually)(self, event)
 
+    def _take_report(self, event: evt.Event) -> tuple[int, None]:
+        self.reports.append((event.event_type, event.event_information))
+        return 0x0000, None
+
     def _find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         """PS3.4 Annex C, Study Root, by unique keys and dates alone: what it stored, and the scans it says it has."""
         question = event.identifier
         level = question.QueryRetrieveLevel
         self.found.append(level)
+        self.hold_answers()
         if level == "IMAGE" and not self.finds_images:
             yield 0xA900, None
             return
@@ -257,7 +274,9 @@ class FakePacs:
         ae = AE(ae_title=self.ae_title)
         ae.add_requested_context(StorageCommitmentPushModel)
         role = build_role(StorageCommitmentPushModel, scp_role=True)
-        association = ae.associate("127.0.0.1", port, ae_title=title, ext_neg=[role])
+        box = Peer(ae_title=title, host="127.0.0.1", port=port, tls=True)
+        tls = None if self.tls is None else (calling_context(self.tls.files, box), "127.0.0.1")
+        association = ae.associate("127.0.0.1", port, ae_title=title, ext_neg=[role], tls_args=tls)
         if association.is_established:
             self._report_on(association, request)
             association.release()

@@ -51,8 +51,8 @@ class OutboxSite:
     def result(self, number: int, *destinations: str, patient: str | None = None, **case: Any) -> int:
         """A finished case of a patient of its own, due at noon, with structure set 2.25.NUMBER; returns its number."""
         uid = f"2.25.{number}"
-        self.spool.keep_result(f"{uid}.dcm", small_structure_set(uid))
         row = {"series_instance_uid": f"1.2.{number}", "study_instance_uid": f"1.3.{number}", **case}
+        self.spool.keep_result(f"{uid}.dcm", small_structure_set(uid, str(row["study_instance_uid"])))
         row["patient_id"] = patient or f"P{number}"
         case_id = new_case(self.database, CaseState.SENDING, {ResultKind.RTSTRUCT: uid}, self.spool, **row)
         for destination in destinations or ("pacs",):

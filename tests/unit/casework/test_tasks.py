@@ -108,18 +108,29 @@ def test_a_segmentation_that_was_made_before_is_taken_again(build: Build) -> Non
     assert site.case.results[1].digest == hashlib.sha256(content).hexdigest()
 
 
-def test_a_segmentation_that_was_damaged_on_the_disk_does_not_leave(build: Build) -> None:
+@pytest.mark.parametrize("kind", ResultKind)
+@pytest.mark.parametrize("was_handed_over", [True, False])
+def test_a_result_that_was_damaged_on_the_disk_is_made_again(
+    build: Build, kind: ResultKind, *, was_handed_over: bool
+) -> None:
     site = build({"outputs": ["rtstruct", "seg"]})
     site.attend()
-    path = site.bench.spool.root / "results" / f"{site.case.results[1].sop_instance_uid}.dcm"
-    content = bytearray(path.read_bytes())
-    content[-2] ^= 1
-    path.write_bytes(content)
-    site.forget_results()
+    result = site.case.result(kind)
+    assert result is not None
+    path = site.bench.spool.root / "results" / result.file
+    damaged = bytearray(path.read_bytes())
+    damaged[-2] ^= 1
+    path.write_bytes(damaged)
+    if not was_handed_over:
+        site.forget_results()
     site.change(state=CaseState.QUEUED)
     site.attend(worker="worker-2")
-    assert (site.case.state, site.case.reason) == (CaseState.REFUSED, "result_invalid")
-    assert site.deliveries == []
+    assert site.case.state is CaseState.SENDING
+    again = site.case.result(kind)
+    assert again is not None
+    assert again.sop_instance_uid == result.sop_instance_uid
+    assert hashlib.sha256(site.content(kind)).hexdigest() == again.digest
+    assert site.content(kind) != bytes(damaged)
 
 
 def test_a_protocol_that_asks_for_no_segmentation_any_more_has_none_delivered(build: Build) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from appliance.audit.trail import trail_of
 from appliance.delivery.outbox import Outbox
-from appliance.intake.listener import Listener
 from appliance.records import Database
 from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, ResultKind
 from appliance.spool import Spool
@@ -18,6 +17,7 @@ from tests.support.config_folder import make_settings
 from tests.support.fake_pacs import Answer, Commitment, FakePacs, abort, forget, hang, status, store
 from tests.support.free_ports import free_port
 from tests.support.hands import Hands
+from tests.support.listening import ListenerBeside
 from tests.support.rows import NOON, new_case, new_delivery, read_case, read_delivery
 from tests.support.structure_sets import small_structure_set
 from tests.support.waiting import wait_until
@@ -34,7 +34,7 @@ class Bench:
     database: Database
     spool: Spool
     pacs: FakePacs
-    listener: Listener
+    listener: ListenerBeside
     hands: Hands
     case_id: int
     delivery_id: int
@@ -87,10 +87,10 @@ def build(
         }
         settings = make_settings(
             tmp_path,
-            {"delivery": delivery, "intake": {"port": port, "free_space_reserve_mb": 0}},
+            {"delivery": delivery, "intake": {"port": port, "free_space_reserve_mb": 0, "slots": 0}},
             peers={"pacs": pacs.peer(storage_commitment=commitment is not None)},
         )
-        listener = Listener(settings, spool)
+        listener = ListenerBeside(settings, spool)
         case_id, hands = _finished_case(database, spool), Hands()
         outbox = Outbox(settings, database, spool, hands.pacing(FIRST_S, CAP_S))
         delivery_id = new_delivery(database, case_id)

@@ -12,7 +12,7 @@ from appliance.records import Database, queries
 from appliance.records.session import DatabaseUnavailable
 from appliance.records.tables import AuditEvent, Case, CaseState, Instance, InstanceState
 from appliance.spool import Spool
-from tests.support.arriving import arrive, arrive_all, data_set_bytes
+from tests.support.arriving import arrive, arrive_all, arrive_bytes, data_set_bytes
 from tests.support.ct_files import all_slices, compress, make_ct_series, only_slice, sample_hu, set_raw, truncate
 from tests.support.reading import READING
 from tests.support.rows import NOON
@@ -236,12 +236,12 @@ def test_a_damaged_copy_of_a_whole_slice_is_set_aside(tmp_path: Path, database: 
 
 
 def test_what_cannot_be_read_is_set_aside_with_its_bytes_and_a_sentence(database: Database, spool: Spool) -> None:
-    arrival = spool.keep(b"", b"this is not DICOM", "1.2.840.10008.1.2")
+    arrival = arrive_bytes(spool, b"this is not DICOM")
     _index(database, spool)
     instance = _instances(database)[0]
     assert (instance.state, instance.reason) == (InstanceState.QUARANTINED, "unreadable")
     assert instance.sentence
-    assert spool.quarantine_path(arrival.digest).read_bytes() == b"this is not DICOM"
+    assert spool.quarantine_path(arrival.digest).read_bytes().endswith(b"this is not DICOM")
     assert _cases(database) == []
     with database.reading() as tx:
         event = tx.query(AuditEvent).one()
@@ -261,7 +261,7 @@ def test_what_is_set_aside_still_tells_who_sent_it(tmp_path: Path, database: Dat
 
 def test_what_cannot_be_read_is_counted_once_however_often_it_comes(database: Database, spool: Spool) -> None:
     for _ in range(3):
-        spool.keep(b"", b"this is not DICOM", "1.2.840.10008.1.2")
+        arrive_bytes(spool, b"this is not DICOM")
         _index(database, spool)
     assert [instance.times_received for instance in _instances(database)] == [3]
 
@@ -271,7 +271,7 @@ def test_a_bad_object_does_not_hold_up_the_good_ones_around_it(
 ) -> None:
     paths = make_ct_series(tmp_path / "ct", slices=4)
     arrive_all(spool, paths[:2])
-    spool.keep(b"", b"this is not DICOM", "1.2.840.10008.1.2")
+    arrive_bytes(spool, b"this is not DICOM")
     arrive_all(spool, paths[2:])
     _index(database, spool)
     assert _case(database).slices == 4
@@ -284,7 +284,7 @@ def test_received_is_kept_and_equivalent_and_in_conflict_and_set_aside(
     conflict = make_ct_series(tmp_path / "other", slices=3, hu=sample_hu((3, 32, 40)) + 1)[0]
     arrive_all(spool, [*paths, conflict])
     arrive(spool, compress(paths[2], JPEG2000Lossless))
-    spool.keep(b"", b"this is not DICOM", "1.2.840.10008.1.2")
+    arrive_bytes(spool, b"this is not DICOM")
     _index(database, spool)
     with database.reading() as tx:
         counts = queries.instance_counts(tx)

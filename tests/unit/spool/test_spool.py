@@ -2,28 +2,37 @@
 
 import hashlib
 import os
+import random
 from pathlib import Path
 
+from pydicom.uid import CTImageStorage
+
 from appliance.spool import Arrival, Spool
+from appliance.spool.entry import PIECE
+from appliance.spool.file_meta import file_meta
 
 SYNTAX = "1.2.840.10008.1.2"
-META = b"\0" * 128 + b"DICM" + b"meta"
+META = file_meta(CTImageStorage, "1.2.3", SYNTAX, "CT1", "DELINEATE")
+OTHER_META = file_meta(CTImageStorage, "1.2.3", SYNTAX, "PACS", "DELINEATE")
 
 
 def _keep(spool: Spool, data_set: bytes = b"data set") -> Arrival:
-    return spool.keep(META, data_set, SYNTAX)
+    return spool.keep(META, data_set)
 
 
 def test_an_arrival_holds_exactly_the_bytes_that_came(spool: Spool) -> None:
-    arrival = _keep(spool)
-    assert arrival.path.read_bytes() == META + b"data set"
+    for length in (1, 4096, PIECE - 1, 5 * PIECE, 5 * PIECE + 17):
+        data_set = random.Random(length).randbytes(length)
+        content = _keep(spool, data_set).path.read_bytes()
+        assert content[128:] == META + data_set
 
 
 def test_the_digest_covers_transfer_syntax_and_data_set_but_not_the_envelope(spool: Spool) -> None:
     expected = hashlib.sha256(SYNTAX.encode() + b"\0data set").hexdigest()
     assert _keep(spool).digest == expected
-    assert spool.keep(b"another envelope", b"data set", SYNTAX).digest == expected
-    assert spool.keep(META, b"data set", SYNTAX + ".1").digest != expected
+    assert spool.keep(OTHER_META, b"data set").digest == expected
+    other_syntax = file_meta(CTImageStorage, "1.2.3", SYNTAX + ".1", "CT1", "DELINEATE")
+    assert spool.keep(other_syntax, b"data set").digest != expected
     assert {arrival.digest for arrival in spool.arrivals()} >= {expected}
 
 
@@ -45,7 +54,7 @@ def test_an_arrival_stays_until_it_is_released(spool: Spool) -> None:
     assert Spool(spool.root).arrivals() == [arrival]
     spool.release(arrival)
     assert spool.arrivals() == []
-    assert spool.instance_path(arrival.digest).read_bytes() == META + b"data set"
+    assert spool.instance_path(arrival.digest).read_bytes()[128:] == META + b"data set"
 
 
 def test_settling_and_releasing_twice_is_harmless(spool: Spool) -> None:
@@ -55,15 +64,15 @@ def test_settling_and_releasing_twice_is_harmless(spool: Spool) -> None:
         spool.settle(arrival, final)
     for _ in range(2):
         spool.release(arrival)
-    assert final.read_bytes() == META + b"data set"
+    assert final.read_bytes()[128:] == META + b"data set"
 
 
 def test_a_second_arrival_of_known_content_leaves_the_first_file_untouched(spool: Spool) -> None:
     first = _keep(spool)
     spool.settle(first, spool.instance_path(first.digest))
-    second = spool.keep(b"another envelope", b"data set", SYNTAX)
+    second = spool.keep(OTHER_META, b"data set")
     spool.settle(second, spool.instance_path(second.digest))
-    assert spool.instance_path(first.digest).read_bytes() == META + b"data set"
+    assert spool.instance_path(first.digest).read_bytes()[128:] == META + b"data set"
 
 
 def test_leftovers_of_a_dead_process_are_swept_and_nothing_else(spool: Spool) -> None:

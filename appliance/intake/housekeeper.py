@@ -1,0 +1,85 @@
+"""The listener's housekeeper: a process beside the data path that does what no sender has to wait for.
+
+It hands filled slots over to the assembler, makes new slots, and turns reports into notes. Nothing is lost with it:
+what an association has kept lies in its slot, and the next housekeeper, or the next listener, finds it there.
+"""
+
+import os
+import select
+import signal
+
+import structlog
+
+from appliance.clock import monotonic_s
+from appliance.intake.reports import BoundedNotes, Reports
+from appliance.spool import SlotPool, Spool
+from appliance.spool.slots import ABSENT, FILLED, FREE
+
+_EVERY_S = 1.0
+_BATCH = 8
+"""Slots made at once, so that filled ones never wait for long."""
+
+_NICENESS = 10
+_QUIET_S = 2.0
+_SHORT = 0.25
+"""Share of the pool below which slots are made whatever else happens."""
+
+log = structlog.get_logger()
+
+
+class Housekeeper:
+    """Keeps the pool filled and the spool informed."""
+
+    def __init__(self, spool: Spool, pool: SlotPool, reports: Reports, reserve_mb: int) -> None:
+        self._spool = spool
+        self._pool = pool
+        self._reports = reports
+        self._reserve_mb = reserve_mb
+        self._notes = BoundedNotes(spool)
+        self._last_filled_s = -_QUIET_S
+
+    def run(self) -> None:
+        """Work until all other processes of the listener have ended."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # it ends last, by itself
+        os.nice(_NICENESS)
+        self._reports.only_read()
+        rest, ended, busy = b"", False, True
+        while not ended:
+            ready, _, _ = select.select([self._reports.readable, self._pool.woken], [], [], 0 if busy else _EVERY_S)
+            if self._pool.woken in ready:
+                os.read(self._pool.woken, 1 << 16)
+            if self._reports.readable in ready:
+                piece = os.read(self._reports.readable, 1 << 16)
+                ended = not piece
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    self._notes.take(line)
+            self._notes.settle(everything=ended)
+            busy = self._tend(refill=not ended)
+
+    def _tend(self, *, refill: bool) -> bool:
+        """One round over the slots; whether there is more to do at once."""
+        try:
+            self._pool.settle_orphans()
+            filled = self._pool.numbers(FILLED)
+            for number in filled:
+                self._spool.hand_over(self._pool, number)
+            if filled:
+                self._last_filled_s = monotonic_s()
+            absent = self._pool.numbers(ABSENT)
+            if not (refill and absent and self._may_refill() and self._has_space()):
+                return False
+            self._pool.refill(absent[:_BATCH])
+        except OSError:
+            log.exception("housekeeping_failed")
+            return False
+        return len(absent) > _BATCH
+
+    def _may_refill(self) -> bool:
+        """While objects come, the disk is theirs, until slots run short."""
+        is_quiet = monotonic_s() - self._last_filled_s > _QUIET_S
+        return is_quiet or len(self._pool.numbers(FREE)) < self._pool.slots * _SHORT
+
+    def _has_space(self) -> bool:
+        return self._spool.free_mb() - self._reserve_mb > 2 * _BATCH * self._pool.slot_bytes >> 20
