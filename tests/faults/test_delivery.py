@@ -83,7 +83,7 @@ def _order_is_kept(pacs: FakePacs) -> bool:
 def test_a_pacs_that_was_down_for_hours_gets_every_result_once_and_in_order(
     build: Build, pacs: FakePacs, tally: Tally, times: Times, what: Answer | None, hours: float
 ) -> None:
-    site, results = build(2.0 if what is hang else 10.0, storage_commitment=True), times(20, 200)
+    site, results = build(2.0 if what is hang else 10.0, storage_commitment=True), times(12, 200)
     outage_s = times(int(hours * HOUR_S), 12 * int(HOUR_S))
     cases = [site.result(number, patient=f"P{(number - 1) // OF_A_PATIENT}") for number in range(1, results + 1)]
     if what is None:
@@ -138,7 +138,7 @@ def test_a_pacs_that_said_success_for_hours_and_kept_nothing_has_everything_in_t
 def test_of_what_a_pacs_drops_one_in_five_all_is_kept_in_the_end_under_the_same_uids(
     build: Build, pacs: FakePacs, tally: Tally, times: Times, proof: str
 ) -> None:
-    site, results = build(**{proof: True}), times(20, 500)
+    site, results = build(**{proof: True}), times(15, 500)
     pacs.usually = forgetting_one_in(5)
     cases = [site.result(number) for number in range(1, results + 1)]
     _pass_time(site, pacs, 0.0, 6 * HOUR_S)
