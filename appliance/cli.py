@@ -1,23 +1,22 @@
 """The command line: `delineate`. Reads the settings, wires a role or a question to them, and speaks to people."""
 
 import logging
-import sys
 from functools import partial
 from pathlib import Path
 
 import click
-import structlog
 
 from appliance import __version__
 from appliance.commands.asking import console, settings_of
-from appliance.commands.cases import case, existing
+from appliance.commands.audit import audit
+from appliance.commands.backup import backup, restore
+from appliance.commands.cases import case
 from appliance.commands.fetch import fetch
 from appliance.commands.models import models
 from appliance.commands.safekeeping import account_command, reconcile, retention
 from appliance.commands.segment import segment
 from appliance.dicom.roi import RoiTemplate
 from appliance.errors import ApplianceError, SettingsError
-from appliance.running import showing
 from appliance.settings import Settings, load_settings
 
 
@@ -51,9 +50,10 @@ def main(ctx: click.Context, folder: Path) -> None:
 @click.pass_context
 def up(ctx: click.Context) -> None:
     """Start and supervise everything on this box."""
+    from appliance.running.log_lines import log_to_stderr
     from appliance.running.supervisor import Supervisor
 
-    _log_to_stderr()
+    log_to_stderr()
     Supervisor(settings_of(ctx)).run()
 
 
@@ -70,8 +70,9 @@ def _role_command(role: str, words: str) -> None:
 
 def _run_role(role: str, settings: Settings, *, leave_with_parent: bool) -> None:
     from appliance.running import roles
+    from appliance.running.log_lines import log_to_stderr
 
-    _log_to_stderr()
+    log_to_stderr()
     if leave_with_parent:
         roles.leave_with_parent()
     roles.ROLES[role](settings)
@@ -101,8 +102,9 @@ def work(ctx: click.Context, device: str | None, *, leave_with_parent: bool) -> 
 def bench(ctx: click.Context, device: str, name: str) -> None:
     """Run the networks for the worker that starts this, and for nobody else."""
     from appliance.running import roles
+    from appliance.running.log_lines import log_to_stderr
 
-    _log_to_stderr()
+    log_to_stderr()
     roles.bench(roles.on_device(settings_of(ctx), device), name)
 
 
@@ -166,9 +168,12 @@ def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
         return {}
 
 
+main.add_command(backup)
+main.add_command(audit)
 main.add_command(case)
 main.add_command(fetch)
 main.add_command(models)
+main.add_command(restore)
 main.add_command(segment)
 main.add_command(account_command)
 main.add_command(reconcile)
@@ -203,41 +208,6 @@ def protocol_show(ctx: click.Context, name: str) -> None:
         console.print(sentence, markup=False, soft_wrap=True)
 
 
-@main.group()
-def audit() -> None:
-    """The audit trail: what happened, in words."""
-
-
-@audit.command("show")
-@click.argument("case_id", metavar="CASE", type=int)
-@click.pass_context
-def audit_show(ctx: click.Context, case_id: int) -> None:
-    """Print everything that happened to CASE."""
-    from appliance.audit.trail import trail_of
-    from appliance.records import Database, queries
-
-    settings = settings_of(ctx)
-    database = Database(settings.database_url)
-    database.check()
-    with database.reading() as tx:
-        entries = trail_of(tx, existing(queries.case_by_id(tx, case_id), case_id).id)
-    console.print(showing.trail_table(entries, f"Audit trail of case {case_id}"))
-
-
-@audit.command("box")
-@click.option("--limit", default=50, show_default=True, help="How many of the newest events to show.")
-@click.pass_context
-def audit_box(ctx: click.Context, limit: int) -> None:
-    """Print what happened to this box: starts, stops, refused associations, models exchanged."""
-    from appliance.audit.trail import trail_of_box
-    from appliance.records import Database
-
-    database = Database(settings_of(ctx).database_url)
-    database.check()
-    with database.reading() as tx:
-        console.print(showing.trail_table(trail_of_box(tx, limit), "What happened to this box"))
-
-
 @main.command()
 @click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the package.")
@@ -268,22 +238,3 @@ def demo(ctx: click.Context, folder: Path, ct: Path | None, *, keep: bool) -> No
 
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     run_demo(settings_of(ctx), folder, ct, console, keep=keep)
-
-
-def _log_to_stderr() -> None:
-    """Events, not sentences: JSON lines for machines, colours for a terminal; never a header's free text."""
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks if not sys.stderr.isatty() else structlog.dev.set_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote what the header says
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")

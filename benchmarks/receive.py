@@ -140,7 +140,7 @@ class Ours(Server):
     called = "DELINEATE"
 
     def command(self) -> list[str | Path]:
-        intake = {"port": self.port, "free_space_reserve_mb": 0, "max_associations_per_address": 20}
+        intake = {"port": self.port, "free_space_reserve_mb": 0, "max_associations_per_peer": 20}
         tables = {"appliance": {"data_dir": str(self.folder)}, "intake": intake}
         configs = write_config(self.folder.parent / "configs", tables)
         return [sys.executable, "-m", "appliance", "--config", configs, "listen"]

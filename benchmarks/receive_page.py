@@ -31,8 +31,8 @@ def write_page(path: Path, rows: list[list[str]], *, busy: bool, repetitions: in
         f"{os.cpu_count()} cores{', all kept busy by other programs' if busy else ''}, Linux {platform.release()}, "
         f"Python {platform.python_version()}, {_version('storescp')}, Orthanc {_version('Orthanc')}. Slices of "
         f"512 x 512 over loopback by `storescu`, onto {disk}; medians of {repetitions} repetitions in another order "
-        "each, ratios within a repetition (least-greatest). CPU time is that of the server with all its processes; *beside* is our "
-        "housekeeper, which hands filled slots over and makes new ones at low priority, mostly when nothing comes."
+        "each, ratios within a repetition (least-greatest). CPU time is that of the server with all its processes; "
+        "*beside* is our housekeeper, which hands filled slots over, and makes new ones mostly when nothing comes."
     )
     path.write_text(f"{_HEAD}{chr(10).join(lines)}\n\n{how}\n")
 

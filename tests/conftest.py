@@ -18,12 +18,12 @@ WITHOUT_GPU = "not run without a GPU"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="the long form of the tests of faults")
-    parser.addoption("--evidence", metavar="FILE", help="keep what the tests of faults counted")
+    parser.addoption("--evidence", metavar="FILE", help="keep what the tests of faults counted, and write the page")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # pynetdicom leaves the socket of an association that nobody answered to the garbage collector
-    config.addinivalue_line("filterwarnings", "ignore:unclosed <socket:ResourceWarning")
+    config.addinivalue_line("filterwarnings", r"ignore:unclosed <(socket|appliance\.settings\.tls):ResourceWarning")
     # and its reactor raises InvalidEventError when a release and a time-out meet (pynetdicom 3.0.4, fsm.py)
     reactor = r"ignore:Exception in thread Thread-\d+ \(run_reactor\):pytest.PytestUnhandledThreadExceptionWarning"
     config.addinivalue_line("filterwarnings", reactor)

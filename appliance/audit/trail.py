@@ -1,7 +1,7 @@
 """The audit trail: `record` adds an event inside the transaction of the row that changed; `trail_of` reads it back.
 
-Events are only ever added. `EVENTS` is the whole vocabulary: what each event means in words, with the fields that
-the words use. No field holds a patient's name.
+Events are only ever added, and become readable when their transaction commits (records/chain.py). `EVENTS` is the whole
+vocabulary: what each event means in words, with the fields that the words use. No field holds a patient's name.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from appliance.records import chain
 from appliance.records.session import Transaction
 from appliance.records.tables import AuditEvent, ResultKind
 
@@ -18,6 +19,9 @@ EVENTS: dict[str, str] = {
     "process_started": "{process} started, version {version}",
     "process_stopped": "{process} stopped",
     "process_restarted": "{process} died with exit code {exit_code} and was started again",
+    "trail_signed": "the trail was signed up to event {seq}, hash {hash:.12}…, for {day}",
+    "trail_read": "the trail of {what} was shown to {user}",
+    "trail_exported": "{count} events of the trail were exported by {user}",
     "model_imported": "model {name} {version} imported from {source}, digest {digest:.12}…",
     "model_calibrated": "model {name} {version} made of {before}, its flags calibrated on {cases} cases",
     "model_activated": "model {name}: version {version} is active now, before it {before}",
@@ -114,7 +118,7 @@ def record(tx: Transaction, event: str, *, at: datetime, actor: str, case_id: in
         KeyError: the event is not in the vocabulary, or a field that its words need is missing.
     """
     EVENTS[event].format(**{**_AT_FIRST, **fields})
-    tx.add(AuditEvent(at=at, case_id=case_id, event=event, actor=actor, fields=fields))
+    chain.append(tx, at, case_id, event, actor, fields)
 
 
 def trail_of(tx: Transaction, case_id: int) -> list[TrailEntry]:
@@ -139,6 +143,13 @@ def structures_to_look_at(tx: Transaction, case_ids: Sequence[int]) -> dict[int,
     return {row.case_id: row.fields["to_look_at"] for row in tx.scalars(query) if row.case_id is not None}
 
 
+def words_of(event: str, fields: dict[str, Any]) -> str:
+    """What an event says, whichever release recorded it."""
+    try:
+        return EVENTS[event].format(**{**_AT_FIRST, **fields})
+    except (KeyError, ValueError, TypeError):  # a release that said more, or less, or otherwise
+        return str(fields)
+
+
 def _entry(row: AuditEvent) -> TrailEntry:
-    words = EVENTS[row.event].format(**{**_AT_FIRST, **row.fields}) if row.event in EVENTS else str(row.fields)
-    return TrailEntry(row.at, row.event, row.actor, words)
+    return TrailEntry(row.at, row.event, row.actor, words_of(row.event, row.fields))

@@ -85,7 +85,7 @@ def answer(app: Celery, overseer: Overseer, device: str) -> None:
 
     listening = f"--queues={','.join(queues_of(device))}"
     options = ["--pool=solo", "--concurrency=1", "--loglevel=WARNING", f"--hostname={overseer.worker}@%h", listening]
-    app.worker_main(["worker", *options])
+    app.worker_main(["--quiet", "worker", *options])  # its banner would go past what keeps a broken stdout harmless
 
 
 def queues_of(device: str) -> list[str]:

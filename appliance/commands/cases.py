@@ -112,13 +112,15 @@ def case_force_complete(ctx: click.Context, case_id: int, why: str, *, yes: bool
 @click.pass_context
 def case_why(ctx: click.Context, identifier: str, *, as_json: bool) -> None:
     """Say why nothing came back: what happened, what comes next, and what to do."""
-    from appliance.dicom.identity import read_identity
+    from appliance.intake.limited_reading import LimitedReading
     from appliance.running.why_nothing import explain
     from appliance.spool import Spool
 
     settings = settings_of(ctx)
     rows_and_files = database_of(ctx), Spool(settings.data_dir / "spool")
-    answer = explain(identifier, settings, rows_and_files, read_identity, now_utc())
+    reading = LimitedReading()
+    answer = explain(identifier, settings, rows_and_files, reading.identities, now_utc())
+    reading.stop()
     if as_json:
         click.echo(answer.as_json())
     else:

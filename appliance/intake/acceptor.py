@@ -9,7 +9,6 @@ the means that are there, dies alone, and leaves neither memory nor descriptors 
 import selectors
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,16 +29,19 @@ from appliance.intake.negotiation import (
 )
 from appliance.intake.storage import Caller, Means
 from appliance.intake.watermark import Watermark
-from appliance.settings.tls import ShownCertificate
+from appliance.settings.tls import ShownCertificate, in_words
 
 MOST_WAITING, MOST_WAITING_PER_ADDRESS = 256, 64
 """Connections whose request is not whole; a system that speaks at once is one of them for milliseconds."""
 
 _ASSOCIATE_RQ = 0x01
+_TLS_HANDSHAKE = 0x16  # RFC 8446 section 5.1
 _HEADER_BYTES = 6
 _ACCEPTED_AT_ONCE = 32
 _TICK_S = 0.25
 _BY_USER, _BY_PROVIDER, _INVALID_PARAMETER = 0, 2, 6
+
+_NO_REQUEST = "what it sent is no association request, or one that is too long"
 
 log = structlog.get_logger()
 
@@ -150,9 +152,11 @@ class Acceptor:
         except _Nonsense:
             with suppress(OSError):
                 waiting.connection.send(abort(_BY_PROVIDER, _INVALID_PARAMETER))
-            self._turn_away(waiting, "what it sent is no association request, or one that is too long")
+            speaks_tls = waiting.received[0] == _TLS_HANDSHAKE
+            wrong_port = "it speaks TLS to the port for plain DICOM; correct the port at the sender"
+            self._turn_away(waiting, wrong_port if speaks_tls else _NO_REQUEST)
         except ssl.SSLError as error:
-            self._turn_away(waiting, f"there was no TLS with it ({error.reason or 'it broke off'})")
+            self._turn_away(waiting, in_words(error))
         except OSError:
             self._turn_away(waiting, "the connection broke before it asked for anything")
         else:
@@ -205,14 +209,17 @@ class Acceptor:
             return Rejection(*request.refused, "it speaks another protocol version or application context")
         shown = ShownCertificate.of(waiting.connection) if isinstance(waiting.connection, ssl.SSLSocket) else None
         claim = Claim(request.calling_ae, request.called_ae, waiting.address, shown)
-        objection = self._door.admit(claim)
-        if objection is not None:
-            return objection
-        present = Counter(self._children.addresses)
-        if present.total() >= self._settings.max_associations:
+        return self._door.admit(claim) or self._no_room(waiting, request)
+
+    def _no_room(self, waiting: _Waiting, request: Request) -> Rejection | None:
+        """Why there is no place for this caller, who may come in."""
+        present, most = self._children.callers, self._settings.max_associations_per_peer
+        if len(present) >= self._settings.max_associations:
             return _not_now("there are too many associations at once")
-        if present[waiting.address] >= self._settings.max_associations_per_address:
+        if sum(caller.address == waiting.address for caller in present) >= most:
             return _not_now("there are too many associations from its address at once")
+        if sum(caller.calling_ae == request.calling_ae for caller in present) >= most:
+            return _not_now("there are too many associations of its AE title at once")
         if request.stores and self._watermark.is_low():
             return _not_now("the spool has less free space than its reserve; free some and send again")
         return None
@@ -223,8 +230,8 @@ class Acceptor:
             self._turn_away(waiting, "it did not finish its association request in time")
 
     def _turn_away(self, waiting: _Waiting, sentence: str, kind: str = "", calling_ae: str = "") -> None:
-        log.info("association_refused")
-        fields = {"source_ae": calling_ae, "sentence": sentence}
+        log.info("association_refused", address=waiting.address)
+        fields = {"source_ae": calling_ae or waiting.address, "sentence": sentence}
         self._means.reports.report("association_refused", address=waiting.address, kind=kind, **fields)
         self._let_go(waiting)
 

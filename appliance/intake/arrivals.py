@@ -12,11 +12,11 @@ from typing import Any
 from appliance.audit import trail
 from appliance.casework.case import FINAL, Move, move
 from appliance.casework.operating import still_collects
-from appliance.dicom.ct_slice import parse_slice
 from appliance.dicom.header import read_sender
-from appliance.dicom.identity import InstanceIdentity, read_identity
+from appliance.dicom.identity import InstanceIdentity
 from appliance.errors import Reason, SliceRefused
-from appliance.intake.comparison import IsSame, files_hold_one_image
+from appliance.failpoint import failpoint
+from appliance.intake.limited_reading import LimitedReading
 from appliance.records import Database, Transaction, queries
 from appliance.records.tables import Case, CaseState, Instance, InstanceState
 from appliance.spool import Arrival, Spool
@@ -42,46 +42,42 @@ class _Tally:
     repeated: int = 0
 
 
-def index_arrivals(database: Database, spool: Spool, now: datetime, is_same: IsSame = files_hold_one_image) -> int:
+def index_arrivals(database: Database, spool: Spool, now: datetime, reading: LimitedReading) -> int:
     """Index a batch of what has arrived; returns how many objects it held, 0 while a small one still gathers.
 
     Args:
         database: where the rows go.
         spool: where the objects are.
         now: the time of the round.
-        is_same: tells whether two files hold one image; it may run aside, and may raise SliceRefused.
+        reading: reads what nobody has vouched for.
     """
     batch = spool.arrivals(BATCH)
     if not batch or (len(batch) < BATCH and _still_gathers(batch[0], now)):
         return 0
-    read = [(arrival, _identify(arrival)) for arrival in batch]
+    read = list(zip(batch, reading.identities([arrival.path for arrival in batch]), strict=True))
     for arrival, identity in read:
         usable = isinstance(identity, InstanceIdentity)
         path = spool.instance_path(arrival.digest) if usable else spool.quarantine_path(arrival.digest)
         spool.settle(arrival, path)
+        failpoint("arrival_settled")
     with database.transaction() as tx:
-        round_ = _Round(tx, spool, now, is_same)
+        round_ = _Round(tx, spool, now, reading)
         for arrival, identity in read:
             if isinstance(identity, SliceRefused):
                 round_.quarantine(arrival, identity)
             else:
                 round_.index(arrival, identity)
         round_.account()
+    failpoint("arrival_committed")
     for arrival, _ in read:
         spool.release(arrival)
+    failpoint("arrival_released")
     return len(batch)
 
 
 def _still_gathers(oldest: Arrival, now: datetime) -> bool:
     age_s = (now - oldest.at).total_seconds()
     return 0.0 <= age_s < GATHER_S  # a clock that was set back must not hold up what came before
-
-
-def _identify(arrival: Arrival) -> InstanceIdentity | SliceRefused:
-    try:
-        return read_identity(arrival.path)
-    except SliceRefused as refused:
-        return refused
 
 
 @dataclass
@@ -91,7 +87,7 @@ class _Round:
     tx: Transaction
     spool: Spool
     now: datetime
-    is_same: IsSame
+    reading: LimitedReading
     tallies: dict[int, _Tally] = field(default_factory=dict)
 
     def quarantine(self, arrival: Arrival, refused: SliceRefused) -> None:
@@ -180,7 +176,7 @@ class _Round:
         whole = []
         for instance in (twin, newcomer):
             try:
-                parse_slice(self.spool.instance_path(instance.digest))
+                self.reading.slices([self.spool.instance_path(instance.digest)])
                 whole.append(instance)
             except SliceRefused as refused:
                 instance.reason, instance.sentence = refused.reason, refused.sentence
@@ -196,7 +192,9 @@ class _Round:
 
     def _is_one_image(self, first: Instance, second: Instance) -> bool:
         try:
-            return self.is_same(self.spool.instance_path(first.digest), self.spool.instance_path(second.digest))
+            return self.reading.one_image(
+                self.spool.instance_path(first.digest), self.spool.instance_path(second.digest)
+            )
         except SliceRefused:
             return False
 

@@ -15,12 +15,12 @@ from appliance.casework.operating import force_complete, is_held_by_a_person, re
 from appliance.casework.protocols import choose_protocol
 from appliance.clock import monotonic_s
 from appliance.dicom.ct_series import assemble_series
-from appliance.dicom.ct_slice import CtSlice, parse_slice
-from appliance.dicom.identity import read_identity
+from appliance.dicom.ct_slice import CtSlice
 from appliance.errors import Reason, Refused, SeriesRefused, SliceRefused
+from appliance.failpoint import failpoint
 from appliance.intake.arrivals import ACTOR, index_arrivals, open_case
-from appliance.intake.comparison import IsolatedComparison
 from appliance.intake.completion import check_count, count_sign, deciding_signs, short_words
+from appliance.intake.limited_reading import LimitedReading
 from appliance.intake.quiet import Quiet
 from appliance.records import Database, Transaction, queries
 from appliance.records.tables import Case, CaseState, CountSign, Instance, InstanceState
@@ -50,16 +50,22 @@ class Assembler:
         settings: of this box.
         database: the rows.
         spool: the objects.
+        reading: reads what nobody has vouched for; whoever made it stops it.
         steady: seconds that never step back; silence is measured by them, never by the wall clock.
     """
 
     def __init__(
-        self, settings: Settings, database: Database, spool: Spool, steady: Callable[[], float] = monotonic_s
+        self,
+        settings: Settings,
+        database: Database,
+        spool: Spool,
+        reading: LimitedReading,
+        steady: Callable[[], float] = monotonic_s,
     ) -> None:
         self._settings = settings
         self._database = database
         self._spool = spool
-        self._comparison = IsolatedComparison()
+        self._reading = reading
         self._quiet, self._answers, self._repeats = Quiet(steady), Quiet(steady), Quiet(steady)
         self._asked: dict[int, object] = {}  # case -> what it looked like when the PACS was last asked about it
         self._met: set[int] = set()  # open cases whose protocol has been looked for
@@ -67,7 +73,7 @@ class Assembler:
     def sweep(self, now: datetime) -> int:
         """One round; returns how many objects it indexed, so that the caller knows whether to hurry on."""
         self._collect_notes(now)
-        indexed = index_arrivals(self._database, self._spool, now, self._comparison)
+        indexed = index_arrivals(self._database, self._spool, now, self._reading)
         waiting = self._spool.arrivals(1)
         waiting_age_s = (now - waiting[0].at).total_seconds() if waiting else None
         for silence in (self._quiet, self._answers, self._repeats):
@@ -80,10 +86,6 @@ class Assembler:
             self._examine(case_id, now, quiet_s, waited=waited)
         self._answer_repeats(now)
         return indexed
-
-    def stop(self) -> None:
-        """End what runs aside."""
-        self._comparison.stop()
 
     def _collect_notes(self, now: datetime) -> None:
         """Turn what others noted without a database into audit events: the listener, and commands about models."""
@@ -106,7 +108,7 @@ class Assembler:
                 if case is None or not instances:
                     continue
                 try:
-                    first = read_identity(self._spool.instance_path(instances[0].digest))
+                    first = self._reading.identity(self._spool.instance_path(instances[0].digest))
                     case.foreseen_protocol = choose_protocol(first, self._settings.protocols.values()).name
                 except (Refused, OSError):
                     pass  # said in full once the series is quiet; until then the box's own settings hold
@@ -190,7 +192,7 @@ class Assembler:
 
     def _complete(self, tx: Transaction, case: Case, instances: list[Instance], now: datetime, quiet_s: float) -> None:
         slices = self._slices(instances)
-        first = read_identity(self._spool.instance_path(instances[0].digest))
+        first = self._reading.identity(self._spool.instance_path(instances[0].digest))
         protocol = choose_protocol(first, self._settings.protocols.values())
         case.foreseen_protocol = protocol.name
         rules = self._rules(case)
@@ -213,6 +215,7 @@ class Assembler:
         case.protocol, case.model = protocol.name, ", ".join(protocol.models)
         chosen = {"protocol": protocol.name, "model": case.model}
         trail.record(tx, "protocol_chosen", at=now, actor=ACTOR, case_id=case.id, **chosen)
+        failpoint("series_completed")
 
     def _slices(self, instances: list[Instance]) -> list[CtSlice]:
         if any(instance.state is InstanceState.CONFLICT for instance in instances):
@@ -221,7 +224,7 @@ class Assembler:
                 "a SOP Instance UID came with two different contents; find out at the sender which is right "
                 "and send it as a new series",
             )
-        return [parse_slice(self._spool.instance_path(instance.digest)) for instance in instances]
+        return self._reading.slices([self._spool.instance_path(instance.digest) for instance in instances])
 
     def _refuse_or_wait(self, tx: Transaction, case: Case, refused: Refused, now: datetime, *, waited: bool) -> None:
         rules = self._rules(case)
@@ -268,7 +271,7 @@ class Assembler:
     def _reconsider(self, tx: Transaction, case: Case, now: datetime) -> None:
         """A refused series that came again is looked at afresh: the configuration may have changed meanwhile."""
         first = queries.instances_of(tx, case)[0]
-        opened = open_case(tx, case, read_identity(self._spool.instance_path(first.digest)), now)
+        opened = open_case(tx, case, self._reading.identity(self._spool.instance_path(first.digest)), now)
         self._quiet.unchanged_s(opened.id, _looks(opened))
 
 

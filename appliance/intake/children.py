@@ -29,12 +29,12 @@ class Children:
 
     def __init__(self, means: Means) -> None:
         self._means = means
-        self._associations: dict[BaseProcess, str] = {}
+        self._associations: dict[BaseProcess, Caller] = {}
         self._housekeeper: BaseProcess | None = None
 
     @property
-    def addresses(self) -> list[str]:
-        """Where each association that lives comes from."""
+    def callers(self) -> list[Caller]:
+        """The peer of each association that lives."""
         self.look_after()
         return list(self._associations.values())
 
@@ -62,7 +62,7 @@ class Children:
         except OSError:  # no process or no memory to be had: whoever called will call again
             log.exception("association_not_started")
             return
-        self._associations[process] = caller.address
+        self._associations[process] = caller
 
     def start_housekeeper(self) -> None:
         """Let the housekeeper work; again, when it has died."""

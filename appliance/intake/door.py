@@ -24,6 +24,10 @@ TEMPORARY_CONGESTION, LOCAL_LIMIT_EXCEEDED = 1, 2
 """Reasons, of source service provider (presentation)."""
 
 
+_LONGEST_NAMES = 200
+"""Characters that a sentence gives to the names in a certificate, of which there may be a thousand."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What a caller says of itself in its A-ASSOCIATE-RQ, and what can be seen of it.
@@ -91,8 +95,8 @@ def _objection(peer: Peer, claim: Claim) -> str | None:
     if peer.tls and shown is None:
         return f"{title} calls over TLS alone, and this caller did not; turn TLS on at the sender"
     if shown is not None and peer.certificate is not None and not shown.is_called(peer.certificate):
-        found = f"{shown.sha256[:16]}…, {', '.join(sorted(shown.names)) or 'no name'}"
-        return f"{title} has another certificate in peers.toml than the one shown ({found})"
+        names = ", ".join(sorted(shown.names))[:_LONGEST_NAMES] or "no name"
+        return f"{title} has another certificate in peers.toml than the one shown ({shown.sha256[:16]}…, {names})"
     address = _address(claim.address)
     if peer.addresses and (address is None or not any(address in network for network in peer.addresses)):
         return f"{title} does not call from {claim.address}; add it to its addresses in peers.toml if it may"

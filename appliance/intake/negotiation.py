@@ -57,7 +57,16 @@ _ITEMS_AT = 74
 _CONTEXT_ITEM = 0x20
 _ABSTRACT_SYNTAX_AT = 12
 _UNKNOWN_CLASS = 3
-_UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, struct.error)
+_UNREADABLE = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 """What pynetdicom's decoders raise on bytes that they do not expect."""
 
 

@@ -85,6 +85,7 @@ class BoundedNotes:
         if not address:
             self._write_note(event, fields)
             return
+        fields["address"] = address
         known = self._sources.get((event, address, kind))
         if known is not None:
             known.more += 1

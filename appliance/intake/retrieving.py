@@ -19,9 +19,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from appliance.dicom.uid import is_valid_uid
 from appliance.intake.calling import PLAIN, NoAnswer, Request, association, status_words
-from appliance.intake.listener import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, SUCCESS, TRANSFER_SYNTAXES, _file_meta
+from appliance.intake.negotiation import TRANSFER_SYNTAXES
+from appliance.intake.storage import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, SUCCESS
 from appliance.settings import Peer, Settings
 from appliance.spool import Spool
+from appliance.spool.file_meta import file_meta
 
 UIDS_AT_ONCE = 100
 """SOP Instance UIDs in one request: each is up to 64 bytes, and some archives take no long lists."""
@@ -160,9 +162,9 @@ class _Keeper:
             return OUT_OF_RESOURCES
         syntax = str(event.context.transfer_syntax)
         title = self.settings.intake.ae_title
-        meta = _file_meta(str(request.AffectedSOPClassUID), uid, syntax, self.peer.ae_title, title)
+        meta = file_meta(str(request.AffectedSOPClassUID), uid, syntax, self.peer.ae_title, title)
         try:
-            self.spool.keep(meta, event.encoded_dataset(include_meta=False), syntax)
+            self.spool.keep(meta, event.encoded_dataset(include_meta=False))
         except OSError as error:
             self.fetched.problem = f"the spool could not keep an object ({error.strerror}); fetch again"
             return OUT_OF_RESOURCES

@@ -261,13 +261,52 @@ class Delivery(Base):
 
 
 class AuditEvent(Base):
-    """One thing that happened; rows are only ever added (audit/trail.py)."""
+    """One thing that happened; rows are only ever added (audit/trail.py), and triggers refuse anything else.
+
+    The id is its number in the chain, from 1 without a gap (records/chain.py).
+    """
 
     __tablename__ = "audit_events"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     case_id: Mapped[int | None] = mapped_column(ForeignKey("cases.id"), index=True)
     event: Mapped[str] = mapped_column(String(40))
     actor: Mapped[str] = mapped_column(String(40))
     fields: Mapped[dict[str, Any]] = mapped_column(JSON)
+    previous: Mapped[str] = mapped_column(String(64))
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class AuditHead(Base):
+    """The end of the chain: one row, whose lock is every transaction's last."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seq: Mapped[int]
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class SignedHead(Base):
+    """The end of the chain as it was signed at some moment; only ever added, as the events are."""
+
+    __tablename__ = "audit_signed_heads"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    day: Mapped[str] = mapped_column(String(10))  #: in UTC, YYYY-MM-DD
+    seq: Mapped[int]
+    hash: Mapped[str] = mapped_column(String(64))
+    events: Mapped[int]
+    station: Mapped[str] = mapped_column(String(16))
+    key: Mapped[str] = mapped_column(String(64))  #: SHA-256 of the public key
+    signature: Mapped[str] = mapped_column(String(128))
+
+
+class AuditCursor(Base):
+    """How far the trail was handed to somebody outside, such as the collector of audit messages."""
+
+    __tablename__ = "audit_cursors"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    seq: Mapped[int]

@@ -23,6 +23,14 @@ ADVICE: dict[Reason, str] = {
     Reason.SLICE_MISSING: "Send the whole series again; the case waits for `intake.incomplete_wait_s` first.",
     Reason.SLICE_GAPS_UNEVEN: "Send a reconstruction with even gaps, or let the protocol take them (`uneven_gaps`).",
     Reason.TOO_FEW_SLICES: "Send the whole series.",
+    Reason.SERIES_INCOMPLETE: (
+        "Send the whole series again, or let the protocol fetch what is missing (`completion.fetch_missing`); "
+        "the case waits first."
+    ),
+    Reason.COUNT_UNKNOWN: (
+        "See that the PACS answers C-FIND, then send the series again; or let the protocol go on without "
+        "(`completion.count`)."
+    ),
     Reason.ORIENTATION_UNSUPPORTED: "Send an axial reconstruction; a tilted gantry is accepted.",
     Reason.NO_PROTOCOL: "Add or widen a protocol in `protocols/`, then send the series again.",
     Reason.MODEL_MISSING: "Install the model package, or correct the protocol.",

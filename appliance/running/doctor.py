@@ -5,19 +5,27 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from functools import partial
 
+from appliance.audit.feed import collector_of
 from appliance.casework.warm_models import engine_record
+from appliance.clock import now_utc
 from appliance.delivery.store_scu import Caller, NotDelivered, echo
-from appliance.errors import ApplianceError, Refused
+from appliance.errors import ApplianceError, Refused, SettingsError
 from appliance.records import Database
 from appliance.records.session import DatabaseUnavailable
 from appliance.running.broker import ping
 from appliance.segmentation.backends import here
 from appliance.segmentation.model_package import ModelPackage, digest_of, load_package
 from appliance.settings import Peer, Protocol, Settings
+from appliance.settings.certificates import check_files, validities
+from appliance.settings.tls import TlsFiles
 from appliance.spool.model_store import ModelStore
+
+_ENDS_SOON = timedelta(days=30)
+"""A new certificate takes some hospitals weeks."""
 
 
 class Verdict(StrEnum):
@@ -48,8 +56,14 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _engines(settings)
     running = _listener_answers(settings)
     yield _listener(settings, running=running)
+    yield from _entrance(settings)
+    if settings.tls_files is not None:
+        yield _try("certificates", partial(_checked, settings.tls_files))
+        yield from _ending(settings.tls_files)
     yield _database(settings)
     yield _broker(settings, running=running)
+    if settings.audit.collector is not None:
+        yield _try("audit collector", partial(_collector, settings))
     caller = Caller.of(settings, 5.0)
     for name, peer in settings.peers.items():
         yield _try(f"peer {name}", partial(_echo, caller, peer))
@@ -142,17 +156,53 @@ def _listener_answers(settings: Settings) -> bool:
 
 def _listener(settings: Settings, *, running: bool) -> Finding:
     intake = settings.intake
-    where = f"{intake.ae_title} on {intake.host}:{intake.port}"
+    port = settings.myself.port
+    where = f"{intake.ae_title} on {intake.host}:{port}"
     if running:
         return Finding("listener", Verdict.GOOD, f"{where} answers C-ECHO")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((intake.host, intake.port))
+            probe.bind((intake.host, port))
         except OSError as error:
             words = f"{where}: the port cannot be used ({error.strerror}); choose another intake.port"
             return Finding("listener", Verdict.WRONG, words)
     return Finding("listener", Verdict.NOTE, f"{where}: not running, the port is free; `delineate up` starts it")
+
+
+def _entrance(settings: Settings) -> Iterator[Finding]:
+    """What of the way in is more open than a hospital's network should see."""
+    intake, peers = settings.intake, settings.peers
+    if intake.host in {"localhost", "::1"} or intake.host.startswith("127."):
+        return
+    if intake.tls != "only":
+        words = f"{intake.host}:{intake.port} takes plain DICOM, which anybody on the way can read and change"
+        yield Finding("entrance", Verdict.NOTE, f'{words}; set up [tls] and intake.tls = "only" (docs/tls.md)')
+    if not intake.known_peers_only:
+        words = "any AE title may send; turn intake.known_peers_only on"
+        yield Finding("strangers", Verdict.NOTE, words)
+    loose = [name for name, peer in peers.items() if peer.certificate is None and not peer.addresses]
+    if loose:
+        words = f"{', '.join(loose)} may be claimed by anybody who knows the AE title"
+        yield Finding("titles", Verdict.NOTE, f"{words}; give each its certificate or addresses in peers.toml")
+
+
+def _checked(files: TlsFiles) -> str:
+    check_files(files, now_utc())
+    own, *authorities = validities(files)
+    return f"{own.subject}, until {own.ends:%Y-%m-%d}; authorities: {len(authorities)}"
+
+
+def _ending(files: TlsFiles) -> Iterator[Finding]:
+    """Certificates that end within weeks."""
+    now = now_utc()
+    try:
+        ending = [one for one in validities(files) if now < one.ends < now + _ENDS_SOON]
+    except SettingsError:
+        return  # the finding before says so
+    for one in ending:
+        words = f"{one.path.name} ({one.subject}) ends in {(one.ends - now).days} days; ask for a new one now"
+        yield Finding("certificate", Verdict.NOTE, words)
 
 
 def _database(settings: Settings) -> Finding:
@@ -173,6 +223,11 @@ def _broker(settings: Settings, *, running: bool) -> Finding:
     if settings.broker.url is None and not running:
         return Finding("broker", Verdict.NOTE, "embedded Valkey, not running; `delineate up` starts it")
     return Finding("broker", Verdict.WRONG, f"{kind}: {problem}; start it or correct broker.url")
+
+
+def _collector(settings: Settings) -> str:
+    collector_of(settings).deliver([])
+    return f"{settings.audit.collector} takes connections and ends them as it should"
 
 
 def _echo(caller: Caller, peer: Peer) -> str:

@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import ValidationError
@@ -21,12 +20,10 @@ from appliance.audit import trail
 from appliance.clock import now_utc
 from appliance.errors import SettingsError
 from appliance.records import Database
+from appliance.running.caretaker import Caretaker, Duty
 from appliance.settings import Settings
 from appliance.settings.box import WorkerSettings
 from appliance.spool import Spool
-
-if TYPE_CHECKING:
-    from appliance.running.caretaker import Duty
 
 TICK_S = 0.25
 """How often the loops look; each look is a few indexed queries."""
@@ -41,6 +38,7 @@ def listen(settings: Settings) -> None:
     from appliance.intake.listener import Listener
 
     stop = stop_on_signal()
+    check_tls(settings)
     listener = Listener(settings, Spool(settings.data_dir / "spool"))
     listener.start()
     listener.serve(stop.is_set)
@@ -51,18 +49,20 @@ def assemble(settings: Settings) -> None:
     from appliance.casework.reconciler import Reconciler
     from appliance.casework.tasks import doorbell, ring
     from appliance.intake.assembler import Assembler
+    from appliance.intake.limited_reading import LimitedReading
 
     stop = stop_on_signal()
     database, spool = _open(settings, "assembler")
     app = doorbell(settings)
-    assembler = Assembler(settings, database, spool)
+    reading = LimitedReading()
+    assembler = Assembler(settings, database, spool, reading)
     reconciler = Reconciler(settings, database, ring=lambda case_id: ring(app, case_id))
     while not stop.is_set():
         indexed = assembler.sweep(now_utc())
         reconciler.sweep(now_utc())
         if not indexed:
             stop.wait(TICK_S)
-    assembler.stop()
+    reading.stop()
     _close(database, "assembler")
 
 
@@ -140,26 +140,34 @@ def bench(settings: Settings, name: str) -> None:
 
 def tend(settings: Settings) -> None:
     """See to what is done from time to time."""
-    from appliance.running.caretaker import Caretaker, Duty
-    from appliance.running.nightly import compare_with_pacs, remove_old_files
-
     stop = stop_on_signal()
     database, spool = _open(settings, "caretaker")
-    duties: list[Duty] = [
+    Caretaker(duties_of(settings, database, spool)).run(stop)
+    _close(database, "caretaker")
+
+
+def duties_of(settings: Settings, database: Database, spool: Spool) -> list[Duty]:
+    """What the caretaker sees to."""
+    from appliance.audit.feed import CollectorFeed
+    from appliance.audit.signing import HeadSigner
+    from appliance.running.nightly import compare_with_pacs, remove_old_files
+
+    return [
+        Duty("sign_trail", MINUTE_S, HeadSigner(settings, database).sign_daily),
+        Duty("tell_collector", 2.0, CollectorFeed(settings, database).send_waiting),
+        Duty("reconcile", MINUTE_S, partial(compare_with_pacs, settings, database, spool)),
+        Duty("retention", MINUTE_S, partial(remove_old_files, settings, database, spool)),
         *_asking_duties(settings, database, spool),
         Duty("reconcile", MINUTE_S, partial(compare_with_pacs, settings, database, spool)),
         Duty("retention", MINUTE_S, partial(remove_old_files, settings, database, spool)),
     ]
-    Caretaker(duties).run(stop)
-    _close(database, "caretaker")
 
 
-def _asking_duties(settings: Settings, database: Database, spool: Spool) -> Iterator["Duty"]:
+def _asking_duties(settings: Settings, database: Database, spool: Spool) -> Iterator[Duty]:
     """Each PACS is asked in a thread of its own, so that a slow one delays only what concerns it."""
     from appliance.intake.counting import Counting
     from appliance.intake.fetch_schedule import ScheduledFetch
     from appliance.intake.fetching import MissingSlices
-    from appliance.running.caretaker import Duty
 
     for name in (name for name, peer in settings.peers.items() if peer.query):
         yield Duty(f"count-{name}", 0.5, Counting(settings, database, name).work)
@@ -176,6 +184,18 @@ ROLES: dict[str, Callable[[Settings], None]] = {
     "tend": tend,
 }
 """The kinds of processes that `delineate up` supervises, by the command that runs each; workers one a device."""
+
+
+def check_tls(settings: Settings) -> None:
+    """See that the certificates of `[tls]` can be used, if there are any.
+
+    Raises:
+        SettingsError: they cannot; the message says which and why.
+    """
+    if settings.tls_files is not None:
+        from appliance.settings.certificates import check_files  # who speaks no TLS need not load it
+
+        check_files(settings.tls_files, now_utc())
 
 
 def stop_on_signal() -> threading.Event:

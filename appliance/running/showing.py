@@ -114,5 +114,10 @@ def trail_table(entries: Sequence[TrailEntry], title: str) -> Table:
     """An audit trail as a table."""
     table = Table("Time", "Who", "What", title=title, title_justify="left")
     for entry in entries:
-        table.add_row(local(entry.at), entry.actor, Text(entry.words))
+        table.add_row(local(entry.at), Text(_harmless(entry.actor)), Text(_harmless(entry.words)))
     return table
+
+
+def _harmless(text: str) -> str:
+    """A text that may hold what a stranger called itself: nothing in it moves a cursor or changes a colour."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)

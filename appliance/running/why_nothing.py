@@ -1,7 +1,7 @@
 """The whole answer to "why did nothing come back?": cases, what lies in the spool, and what may be related."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ MOST_READ = 2000
 LATELY = timedelta(days=7)
 TURNED_AWAY = ("association_refused", "association_aborted", "object_refused")
 
-Read = Callable[[Path], InstanceIdentity]
+Read = Callable[[Sequence[Path]], Sequence[InstanceIdentity | SliceRefused]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def explain(
         identifier: whichever of them; a number that is none of the others is taken for a case's.
         settings: of this box.
         rows_and_files: its database and its spool.
-        read: reads who an arrival is; it may raise SliceRefused or OSError.
+        read: reads who arrivals are.
         now: the time.
     """
     database, spool = rows_and_files
@@ -101,19 +101,21 @@ def _by_number(tx: Transaction, identifier: str) -> list[Case]:
 def _in_spool(spool: Spool, identifier: str, read: Read, now: datetime) -> tuple[str, ...]:
     """What of it has arrived and is not indexed, however the assembler is."""
     arrivals = spool.arrivals(MOST_READ)
-    found, unread = [], 0
-    for arrival in arrivals:
-        try:
-            one = read(arrival.path)
-        except (SliceRefused, OSError):  # indexed meanwhile, or nothing that can be read
-            unread += 1
-            continue
-        if identifier in {one.patient_id, one.accession_number, one.study_instance_uid, one.series_instance_uid}:
-            found.append(arrival.at)
+    try:
+        read_ones = read([arrival.path for arrival in arrivals])
+    except OSError:  # the assembler has just indexed some: what is left shows when somebody asks again
+        return ()
+    found = [arrival.at for arrival, one in zip(arrivals, read_ones, strict=True) if identifier in _names(one)]
     if not found:
         return ()
     since = f"the first at {short(min(found), now)}"
     return (f"{amount(len(found), 'object')} of it arrived ({since}) and wait to be indexed; the assembler does that.",)
+
+
+def _names(one: InstanceIdentity | SliceRefused) -> set[str]:
+    if isinstance(one, SliceRefused):
+        return set()
+    return {one.patient_id, one.accession_number, one.study_instance_uid, one.series_instance_uid}
 
 
 def _aside(instance: Instance, now: datetime) -> str:

@@ -1,10 +1,11 @@
 """appliance.toml and peers.toml: this box, and the DICOM nodes that it talks to."""
 
-from ipaddress import IPv4Network, IPv6Network
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 AeTitle = Annotated[
     str,
@@ -15,12 +16,26 @@ AeTitle = Annotated[
     ),
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
-CertificateName = Annotated[
-    str, Field(pattern=r"^([0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}|[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?)$")
-]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")]
 EngineName = Literal["onnxruntime", "openvino", "torch", "tensorrt"]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]  # a year: neither infinity nor what no calendar holds
+
+
+def _network(text: object) -> object:
+    try:
+        return ip_network(str(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no address or network; write 10.1.0.5 or 10.1.0.0/16") from error
+
+
+def _certificate_name(text: str) -> str:
+    if re.fullmatch(r"[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}|[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", text):
+        return text
+    raise ValueError(f"{text!r} is neither a SHA-256 fingerprint (64 digits) nor a name such as pacs.hospital.example")
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+CertificateName = Annotated[str, AfterValidator(_certificate_name)]
 
 
 class Section(BaseModel):
@@ -67,7 +82,7 @@ class IntakeSettings(Section):
     tls: Literal["off", "only", "both"] = "off"  #: plain on `port`, TLS on `tls_port`, or both
     tls_port: Port = 2762
     max_associations: Annotated[int, Field(ge=1, le=200)] = 20
-    max_associations_per_address: Annotated[int, Field(ge=1, le=200)] = 10  #: so that one peer leaves room for others
+    max_associations_per_peer: Annotated[int, Field(ge=1, le=200)] = 10  #: of one AE title, and from one address
     network_timeout_s: Seconds = 30.0  #: a peer that says nothing for this long is let go
     max_object_mb: Annotated[int, Field(ge=1, le=4096)] = 64  #: a CT image is smaller than one
     slots: Annotated[int, Field(ge=0, le=4096)] = 512
@@ -146,7 +161,7 @@ class Peer(Section):
     tls: bool = False  #: spoken to over TLS alone: called so, and let in only so
     certificate: CertificateName | None = None
     """SHA-256 fingerprint of its certificate, or a name in it; when absent and it is called, `host` must be in it."""
-    addresses: tuple[IPv4Network | IPv6Network, ...] = ()  #: where it may call from; from anywhere when empty
+    addresses: tuple[Network, ...] = ()  #: where it may call from; from anywhere when empty
     storage_commitment: bool = False  #: ask it to commit to what it accepted (PS3.4 Annex J)
     query: bool = False  #: it answers C-FIND (PS3.4 Annex C, Study Root), so it is asked, and can be fetched from
     retrieve: Literal["get", "move"] = "get"
@@ -160,6 +175,17 @@ class QuerySettings(Section):
     retrieve_timeout_s: Seconds = 300.0  #: C-GET and C-MOVE: a node that says nothing for this long
 
 
+class AuditSettings(Section):
+    """`[audit]`: who is told what happened (docs/audit.md)."""
+
+    collector: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]+):[0-9]{1,5}$")] | None = None
+    """host:port of a syslog collector of DICOM audit messages; nobody is told when absent."""
+    collector_tls: bool = True  #: RFC 5425 with the files of [tls]; off: plain TCP, which anybody on the way can read
+    collector_certificate: CertificateName | None = None
+    """SHA-256 fingerprint of its certificate, or a name in it; when absent, its host must be in it."""
+    collector_timeout_s: Seconds = 30.0  #: how long it may take for what it is sent at once
+
+
 class BoxSettings(Section):
     """appliance.toml: its tables."""
 
@@ -170,5 +196,6 @@ class BoxSettings(Section):
     intake: IntakeSettings = IntakeSettings()
     worker: WorkerSettings = WorkerSettings()
     delivery: DeliverySettings = DeliverySettings()
+    audit: AuditSettings = AuditSettings()
     retention: RetentionSettings = RetentionSettings()
     query: QuerySettings = QuerySettings()

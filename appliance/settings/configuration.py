@@ -157,6 +157,9 @@ class Settings(BoxSettings):
             raise Mistake("[tls] needs certificate, key and authorities, all three", ("tls",))
         if self.tls_files is None and self.intake.tls != "off":
             raise Mistake(f"intake.tls is {self.intake.tls}, but there is no table [tls]; add it", ("intake", "tls"))
+        if self.audit.collector is not None and self.audit.collector_tls and self.tls_files is None:
+            sentence = "audit.collector needs a table [tls]; add it, or turn audit.collector_tls off"
+            raise Mistake(sentence, ("audit", "collector"))
         for name, peer in self.peers.items():
             if peer.tls and self.tls_files is None:
                 sentence = f"{name} is called over TLS, but appliance.toml has no table [tls]; add it there"

@@ -33,6 +33,7 @@ _WORDS = {
     "NO_SHARED_CIPHER": "it offers no cipher suite that is safe (RFC 9325); update it",
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it takes no cipher suite that is safe (RFC 9325), or not our certificate",
     "TLSV1_ALERT_UNKNOWN_CA": "it does not know the authority of our certificate; give it ours",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has ended; put a new one in its place",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate of ours",
 }
 
@@ -129,7 +130,7 @@ def calling_context(files: TlsFiles, peer: Peer) -> "CallingContext":
 def in_words(error: OSError) -> str:
     """Why a handshake failed, for the trail."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted ({error.verify_message or error.reason})"
+        return f"its certificate is not accepted ({getattr(error, 'verify_message', error.args[0])})"
     if isinstance(error, TimeoutError):
         return "it did not finish its TLS handshake in time"
     reason = getattr(error, "reason", None)
@@ -152,6 +153,13 @@ class CallingContext(ssl.SSLContext):
 
 class _CheckedSocket(ssl.SSLSocket):
     """Compares the peer's certificate with the expected one before a byte of DICOM is sent."""
+
+    def connect(self, addr: Any) -> None:
+        try:
+            super().connect(addr)
+        except OSError:
+            self.close()  # pynetdicom leaves that to the garbage collector
+            raise
 
     def do_handshake(self, block: bool = False) -> None:
         context = self.context
@@ -195,7 +203,7 @@ def _why_no_chain(files: TlsFiles, error: Exception) -> str:
     reason = str(getattr(error, "reason", "") or "")
     if "MISMATCH" in reason:
         return f"{files.key} is not the key of {files.certificate}; take the pair that belongs together"
-    if "DECRYPT" in reason or "PASSWORD" in reason:
+    if isinstance(error, ssl.SSLError) and b"ENCRYPTED" in files.key.read_bytes():
         return f"{files.key} is protected by a passphrase, which nobody could type at a start; store it without"
     if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
         return f"{files.key} or {files.certificate} cannot be read ({error.strerror}); give the appliance the right to"

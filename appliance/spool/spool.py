@@ -168,6 +168,12 @@ class Spool:
             os.link(arrival.path, final)
         sync_folder(final.parent)  # also when the name is there already: whoever gave it may have died before this
 
+    def queue_again(self, path: Path, received_ns: int) -> None:
+        """Have a lasting file indexed once more, under a second name in the queue: no row knows it."""
+        final = self.root / "arrivals" / arrival_name(received_ns)
+        os.link(path, final)
+        sync_folder(final.parent)
+
     def release(self, arrival: Arrival) -> None:
         """Take an indexed arrival off the queue, once its row is committed."""
         arrival.path.unlink(missing_ok=True)

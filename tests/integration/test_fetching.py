@@ -21,6 +21,7 @@ from tests.support.ct_files import all_slices, make_ct_series
 from tests.support.free_ports import free_port
 from tests.support.processes import kill_with_children
 from tests.support.query_retrieve_peers import archive_with
+from tests.support.reading import READING
 from tests.support.rows import NOON
 from tests.support.waiting import wait_until
 
@@ -46,7 +47,7 @@ class Site:
     def index(self) -> int:
         """How many objects came."""
         count = 0
-        while batch := index_arrivals(self.database, self.spool, NOON):
+        while batch := index_arrivals(self.database, self.spool, NOON, READING):
             count += batch
         return count
 

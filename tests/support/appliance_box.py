@@ -17,8 +17,9 @@ from appliance.casework.case import FINAL
 from appliance.delivery.store_scu import Caller, NotDelivered, echo, send_files
 from appliance.dicom.identity import read_identity
 from appliance.records import Database, queries
+from appliance.records.session import DatabaseUnavailable
 from appliance.records.tables import Case, CaseState, Instance
-from appliance.settings import Peer, Settings, load_settings
+from appliance.settings import Settings, load_settings
 from appliance.spool import Spool
 from tests.support.config_folder import BONES, write_config
 from tests.support.fake_pacs import FakePacs
@@ -109,10 +110,9 @@ class ApplianceBox:
             planning_systems=SITE_FORM,
         )
         self.settings: Settings = load_settings(folder / "configs")
-        intake = self.settings.intake
-        self.me = Peer(ae_title=intake.ae_title, host=intake.host, port=intake.port)
-        pacs.appliance = (intake.ae_title, intake.port)
-        self.sender = Caller(pacs.ae_title, 10.0)
+        self.me = self.settings.myself
+        pacs.appliance = (self.me.ae_title, self.me.port)
+        self.sender = Caller(pacs.ae_title, 10.0, None if pacs.tls is None else pacs.tls.files)
         self.database = Database(self.settings.database_url)
         self.spool = Spool(self.settings.data_dir / "spool")
         self._process: subprocess.Popen[bytes] | None = None
@@ -137,12 +137,13 @@ class ApplianceBox:
         """Run a command to its end."""
         return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=60, check=False)
 
-    def start(self) -> None:
-        """`delineate up`; returns when the listener answers C-ECHO and the rows can be read."""
+    def start(self, *, with_rows: bool = True) -> None:
+        """`delineate up`; returns when the listener answers C-ECHO and, unless told otherwise, rows can be read."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(self.command("up"), stdout=log, stderr=log)
         try:
             wait_until(self.is_ready, READY_WITHIN_S, "the appliance to answer C-ECHO")
+            wait_until(lambda: not with_rows or self.has_rows(), READY_WITHIN_S, "the tables")
         except AssertionError:
             self.kill()
             raise
@@ -159,6 +160,18 @@ class ApplianceBox:
         except NotDelivered:
             return False
         return True
+
+    def has_rows(self) -> bool:
+        """Whether the database is there, with this release's tables.
+
+        Raises:
+            AssertionError: the appliance has ended; with its log.
+        """
+        assert self.process.poll() is None, f"the appliance ended:\n{self.log.read_text()}"
+        try:
+            return bool(self.database.check())
+        except DatabaseUnavailable:
+            return False
 
     @property
     def process(self) -> subprocess.Popen[bytes]:

@@ -25,6 +25,9 @@ from pynetdicom.sop_class import (
 )
 from pynetdicom.transport import ThreadedAssociationServer
 
+from appliance.settings import Peer
+from appliance.settings.tls import calling_context, listening_context
+from tests.support.certificates import Holder
 from tests.support.free_ports import free_port
 
 Answer = Callable[["FakePacs", evt.Event], int]
@@ -120,11 +123,13 @@ class FakePacs:
         *,
         commitment: Commitment = Commitment.ON_ITS_OWN,
         appliance: tuple[str, int] | None = None,
+        tls: Holder | None = None,
     ) -> None:
         self.ae_title = ae_title
         self.port = free_port()
         self.commitment = commitment
         self.appliance = appliance  #: AE title and port to report to
+        self.tls = tls  #: its certificate, where it speaks TLS alone
         self.known_callers: list[str] = []  #: nobody else may associate; everybody may when empty
         self.takes_structure_sets = True
         self.takes_segmentations = True
@@ -154,7 +159,8 @@ class FakePacs:
     def peer(self, **changes: Any) -> dict[str, Any]:
         """Its entry for peers.toml."""
         entry = {"ae_title": self.ae_title, "host": "127.0.0.1", "port": self.port, "storage_commitment": False}
-        return {**entry, **changes}
+        over_tls = {} if self.tls is None else {"tls": True, "certificate": self.tls.fingerprint}
+        return {**entry, **over_tls, **changes}
 
     def play(self, answers: Iterable[Answer]) -> None:
         """Do this with the next objects."""
@@ -182,7 +188,10 @@ class FakePacs:
             (evt.EVT_N_EVENT_REPORT, self._take_report),
         ]
         self._server = ae.make_server(
-            ("127.0.0.1", self.port), evt_handlers=handlers, server_class=ThreadedAssociationServer
+            ("127.0.0.1", self.port),
+            evt_handlers=handlers,
+            ssl_context=None if self.tls is None else listening_context(self.tls.files),
+            server_class=ThreadedAssociationServer,
         )
         quickly = {"poll_interval": 0.02}
         threading.Thread(target=self._server.serve_forever, kwargs=quickly, daemon=True).start()
@@ -265,7 +274,9 @@ class FakePacs:
         ae = AE(ae_title=self.ae_title)
         ae.add_requested_context(StorageCommitmentPushModel)
         role = build_role(StorageCommitmentPushModel, scp_role=True)
-        association = ae.associate("127.0.0.1", port, ae_title=title, ext_neg=[role])
+        box = Peer(ae_title=title, host="127.0.0.1", port=port, tls=True)
+        tls = None if self.tls is None else (calling_context(self.tls.files, box), "127.0.0.1")
+        association = ae.associate("127.0.0.1", port, ae_title=title, ext_neg=[role], tls_args=tls)
         if association.is_established:
             self._report_on(association, request)
             association.release()

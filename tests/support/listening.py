@@ -1,13 +1,15 @@
 """The real listener alone: `delineate listen` as a process, or one beside the tests that starts in no time."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from appliance.delivery.store_scu import Caller, NotDelivered, echo
 from appliance.intake.listener import Listener
@@ -23,11 +25,11 @@ from tests.support.waiting import wait_until
 class ListenerBeside:
     """A listener in a process of its own, as it forks; on the spool and with the settings of a test."""
 
-    def __init__(self, settings: Settings, spool: Spool) -> None:
+    def __init__(self, settings: Settings, spool: Spool, *, flushing: bool = True) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["appliance.intake.listener", "appliance.running.roles"])
         self._ours, theirs = context.Pipe()
-        self.process = context.Process(target=_listen, args=(settings.folder, spool.root, theirs))
+        self.process = context.Process(target=_listen, args=(settings.folder, spool.root, theirs, flushing))
 
     def start(self) -> int:
         """Start it; returns the port once it listens."""
@@ -36,17 +38,22 @@ class ListenerBeside:
         return int(self._ours.recv())
 
     def stop(self) -> None:
-        """SIGTERM; returns when it has ended."""
+        """SIGTERM; returns when it has ended. A second time changes nothing."""
         self.process.terminate()
         self.process.join(30)
         assert self.process.exitcode == 0
 
 
-def _listen(folder: Path, spool_root: Path, connection: Connection) -> None:
+def _listen(folder: Path, spool_root: Path, connection: Connection, flushing: bool) -> None:
+    if not flushing:  # the control: a listener that does not flush its slots must lose what it has acknowledged
+        os.fdatasync = lambda _descriptor: None
     stop = stop_on_signal()
     listener = Listener(load_settings(folder), Spool(spool_root))
     connection.send(listener.start())
     listener.serve(stop.is_set)
+
+
+_FILES = {"peers", "rois", "protocols", "planning_systems"}
 
 
 @dataclass
@@ -59,12 +66,20 @@ class ListenerProcess:
     caller: Caller
 
     @classmethod
-    def configured(cls, folder: Path) -> "ListenerProcess":
-        """On a free port, with a spool of its own."""
+    def configured(
+        cls,
+        folder: Path,
+        tables: Mapping[str, Mapping[str, Any]] | None = None,
+        parts: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> "ListenerProcess":
+        """On a free port, with a spool of its own; `tables`, other files and keys of [intake] may be changed."""
+        files = {**(parts or {}), **{name: changes.pop(name) for name in _FILES & changes.keys()}}
         intake = {"port": free_port(), "free_space_reserve_mb": 1, "network_timeout_s": 5.0, "slots": 16}
-        settings = make_settings(folder, {"intake": intake})
-        me = Peer(ae_title="DELINEATE", host="127.0.0.1", port=settings.intake.port)
-        return cls(settings.folder, me, Spool(settings.data_dir / "spool"), Caller("FAKEPACS", 5.0))
+        intake |= {**(tables or {}).get("intake", {}), **changes}
+        settings = make_settings(folder, {**(tables or {}), "intake": intake}, **files)
+        spool = Spool(settings.data_dir / "spool")
+        return cls(settings.folder, settings.myself, spool, Caller("FAKEPACS", 5.0, settings.tls_files))
 
     @contextmanager
     def running(self, wrapper: Sequence[str | Path] = ()) -> Iterator[subprocess.Popen[bytes]]:
@@ -85,7 +100,7 @@ class ListenerProcess:
         """Whether it answers C-ECHO."""
         assert process.poll() is None, (self.folder / "listen.log").read_text()
         try:
-            echo(self.caller, self.me)
+            echo(Caller(self.me.ae_title, 5.0, self.caller.tls_files), self.me)
         except NotDelivered:
             return False
         return True

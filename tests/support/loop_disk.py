@@ -35,9 +35,9 @@ def ext4_disk(folder: Path, size_mb: int, *, mount_options: str = "") -> Iterato
 
 
 @contextmanager
-def attached(image: Path) -> Iterator[str]:
-    """A loop device over a file."""
-    device = _run("losetup", "--find", "--show", "--direct-io=on", image).strip()
+def attached(image: Path, *, direct: bool = True) -> Iterator[str]:
+    """A loop device over a file; direct, it bypasses the page cache of the file system that the file is on."""
+    device = _run("losetup", "--find", "--show", *(["--direct-io=on"] if direct else []), image).strip()
     try:
         yield device
     finally:

@@ -16,6 +16,7 @@ from appliance.records.tables import Case, Instance
 from appliance.settings import Settings
 from appliance.spool import Spool
 from tests.support.arriving import arrive_all
+from tests.support.reading import READING
 from tests.support.rows import NOON
 
 
@@ -25,7 +26,7 @@ class ReceivingLine:
     def __init__(self, settings: Settings, database: Database, spool: Spool) -> None:
         self.settings, self.database, self.spool = settings, database, spool
         self.seconds = 0.0
-        self.assembler = Assembler(settings, database, spool, steady=lambda: self.seconds)
+        self.assembler = Assembler(settings, database, spool, READING, steady=lambda: self.seconds)
         self._asking = [Counting(settings, database, name) for name, peer in settings.peers.items() if peer.query]
         self._stack = ExitStack()
 

@@ -19,6 +19,7 @@ from appliance.records.tables import Case, CaseState, Delivery, Part, Result, Re
 from appliance.settings import Settings
 from appliance.spool import Spool
 from tests.support.arriving import arrive_all
+from tests.support.reading import READING
 from tests.support.rows import NOON, read_case
 
 MINUTE = timedelta(minutes=1)
@@ -93,7 +94,7 @@ def receive(site: Site, paths: Sequence[Path]) -> None:
     """Receive slices, and let minutes pass until their series is complete."""
     bench, minutes = site.bench, iter(range(1000))
     arrive_all(bench.spool, paths)
-    assembler = Assembler(bench.settings, bench.database, bench.spool, steady=lambda: 60.0 * next(minutes))
+    assembler = Assembler(bench.settings, bench.database, bench.spool, READING, steady=lambda: 60.0 * next(minutes))
     for minute in range(3):
         assembler.sweep(NOON + minute * MINUTE)
 

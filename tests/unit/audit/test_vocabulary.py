@@ -12,7 +12,18 @@ from appliance.audit.trail import EVENTS
 from appliance.casework.case import Move
 
 CODE = Path(appliance.__file__).parent
-RECORDERS = {"record", "_record", "_remember", "_note", "note_event", "move", "report", "_write_note", "send_again"}
+RECORDERS = {
+    "record",
+    "_record",
+    "_remember",
+    "_note",
+    "note_event",
+    "move",
+    "send_again",
+    "report",
+    "_write_note",
+    "tell",
+}
 """Functions whose second argument is an event; notes of the listener become events too, with it as the first."""
 
 

@@ -68,7 +68,12 @@ def test_every_role_has_moves_of_its_own() -> None:
     assert {role for way in MOVES.values() for role in way.who} == set(Role)
 
 
-@pytest.mark.parametrize(("pair", "way"), MOVES.items(), ids=str)
+EVERY_MOVE = pytest.mark.parametrize(
+    ("pair", "way"), MOVES.items(), ids=lambda one: str(one.to) if isinstance(one, Way) else "-".join(one)
+)
+
+
+@EVERY_MOVE
 def test_a_move_changes_the_state_and_leaves_one_event(
     database: Database, pair: tuple[CaseState, Move], way: Way
 ) -> None:
@@ -86,7 +91,7 @@ def test_a_move_changes_the_state_and_leaves_one_event(
     assert (event.event, event.case_id, event.at, event.actor) == (why.value, case_id, LATER, actor)
 
 
-@pytest.mark.parametrize(("pair", "way"), MOVES.items(), ids=str)
+@EVERY_MOVE
 def test_nobody_makes_a_move_that_is_for_others(pair: tuple[CaseState, Move], way: Way) -> None:
     state, why = pair
     case = Case(id=7, state=state, entered_state_at=NOON)

@@ -23,6 +23,7 @@ from tests.support.arriving import arrive, arrive_all, arrive_bytes
 from tests.support.config_folder import make_settings
 from tests.support.ct_files import make_ct_series
 from tests.support.dying import killed_in
+from tests.support.reading import READING
 from tests.support.rows import NOON, add_result, new_delivery
 from tests.support.structure_sets import small_structure_set
 
@@ -49,7 +50,7 @@ class Bench:
         return Retention(self.settings, self.database, self.spool).run(_days(days))
 
     def index(self) -> None:
-        while index_arrivals(self.database, self.spool, NOON + timedelta(days=3650)):
+        while index_arrivals(self.database, self.spool, NOON + timedelta(days=3650), READING):
             pass
 
     def files(self, folder: str) -> int:
@@ -246,7 +247,7 @@ def test_a_series_that_is_sent_again_after_its_result_was_removed_is_worked_on_a
         assert result.removed_at is not None
     settings = make_settings(tmp_path, {"intake": {"series_quiet_s": 0.01}, "retention": TERMS})
     steady_s = 0.0
-    assembler = Assembler(settings, bench.database, bench.spool, steady=lambda: steady_s)
+    assembler = Assembler(settings, bench.database, bench.spool, READING, steady=lambda: steady_s)
     try:
         for _ in range(2):
             assembler.sweep(_days(RESULTS_DAYS + 1))

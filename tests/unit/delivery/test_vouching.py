@@ -25,6 +25,7 @@ from tests.support.ct_files import make_ct_series
 from tests.support.fake_pacs import FakePacs
 from tests.support.free_ports import free_port
 from tests.support.hands import Hands
+from tests.support.reading import READING
 from tests.support.waiting import wait_until
 
 TRANSACTION = "2.25.777"
@@ -91,7 +92,7 @@ def bench(tmp_path: Path, database: Database, spool: Spool) -> Iterator[Bench]:
 
 
 def index(database: Database, spool: Spool) -> None:
-    while index_arrivals(database, spool, now_utc() + timedelta(minutes=1)):
+    while index_arrivals(database, spool, now_utc() + timedelta(minutes=1), READING):
         pass
 
 

@@ -18,6 +18,7 @@ from appliance.spool import Spool
 from tests.support.arriving import arrive, arrive_all
 from tests.support.config_folder import BONES, make_settings
 from tests.support.ct_files import all_slices, make_ct_series, only_slice, sample_hu
+from tests.support.reading import READING
 from tests.support.rows import NOON, new_delivery, new_result
 
 QUIET_S, WAIT_S = 30.0, 600.0
@@ -39,7 +40,7 @@ class Bench:
 
     def restart(self) -> None:
         """Another process takes over; it knows what the rows say."""
-        self.assembler = Assembler(self.settings, self.database, self.spool, steady=lambda: self.steady_s)
+        self.assembler = Assembler(self.settings, self.database, self.spool, READING, steady=lambda: self.steady_s)
 
     def sweep_at(self, seconds: float) -> None:
         """Rounds, as the process makes them, until nothing more has arrived."""

@@ -21,6 +21,7 @@ from tests.support.arriving import arrive_all
 from tests.support.config_folder import BONES, make_settings
 from tests.support.ct_files import make_ct_series
 from tests.support.fake_archive import Behaviour, FakeArchive
+from tests.support.reading import READING
 from tests.support.rows import NOON
 
 QUIET_S, WAIT_S, COUNT_WAIT_S = 30.0, 600.0, 20.0
@@ -39,7 +40,7 @@ class Line:
     counting: Counting = field(init=False)
 
     def __post_init__(self) -> None:
-        self.assembler = Assembler(self.settings, self.database, self.spool, steady=lambda: self.steady_s)
+        self.assembler = Assembler(self.settings, self.database, self.spool, READING, steady=lambda: self.steady_s)
         self.counting = Counting(self.settings, self.database, "archive")
 
     def at(self, seconds: float, *, ask: bool = True) -> None:
@@ -227,6 +228,16 @@ def test_the_settings_of_the_protocol_hold_while_the_series_still_comes(
     assert line.case.state is CaseState.INCOMPLETE
     line.at(15.0)
     assert line.case.state is CaseState.REFUSED
+
+
+@pytest.mark.parametrize("written", [b"many", b"-4  ", b"99999999999999999999", b"1e9 ", b"\xff\xfe", b"8\\8 ", b"0 "])
+def test_nonsense_for_a_count_is_no_count_and_images_are_counted_instead(
+    line: Line, ct: list[Path], archive: FakeArchive, written: bytes
+) -> None:
+    archive.behaviour.counts_in = written
+    arrive_all(line.spool, ct[:-1])
+    line.until_quiet()
+    assert (line.case.state, line.case.expected_slices) == (CaseState.INCOMPLETE, SLICES)
 
 
 def test_an_archive_that_never_stops_answering_is_left(

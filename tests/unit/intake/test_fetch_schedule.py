@@ -16,6 +16,7 @@ from appliance.spool import Spool
 from tests.support.config_folder import BONES, make_settings
 from tests.support.ct_files import all_slices, make_ct_series
 from tests.support.fake_archive import FakeArchive
+from tests.support.reading import READING
 from tests.support.rows import NOON
 
 SCANNED = datetime(2026, 1, 2, 12, tzinfo=UTC)  # the day of make_ct_series
@@ -49,7 +50,7 @@ class Rounds:
         """Series that are fetched so many minutes after noon."""
         self.steady_s = 60.0 * minutes
         fetched = self.schedule.work(SCANNED + timedelta(minutes=minutes))
-        while index_arrivals(self._database, self._spool, NOON):
+        while index_arrivals(self._database, self._spool, NOON, READING):
             pass
         return fetched
 

@@ -24,6 +24,7 @@ from tests.support.arriving import arrive_all, data_set_bytes
 from tests.support.config_folder import make_settings
 from tests.support.ct_files import all_slices, compress, make_ct_series
 from tests.support.fake_archive import FakeArchive
+from tests.support.reading import READING
 from tests.support.rows import NOON
 
 PATIENT = {"PatientID": "TEST-0001"}
@@ -49,7 +50,7 @@ class Shelf:
         return {one.series.body_part: one for one in self.fetcher().plan(question)}
 
     def index(self) -> None:
-        while index_arrivals(self.database, self.spool, NOON):
+        while index_arrivals(self.database, self.spool, NOON, READING):
             pass
 
     @property

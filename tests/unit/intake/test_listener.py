@@ -1,5 +1,6 @@
 """The listener: success means kept, who may call is checked, and whatever is turned away leaves a note."""
 
+import random
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.uid import MRImageStorage
+from pydicom import Dataset
+from pydicom.uid import CTImageStorage, MRImageStorage
+from pynetdicom import AE, StoragePresentationContexts, build_context
+from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from appliance.delivery.store_scu import Caller, NotDelivered, echo, send_files
 from appliance.dicom.identity import read_identity
 from appliance.intake.listener import Listener
 from appliance.settings import Peer
 from appliance.spool import Arrival, Spool
+from appliance.spool.frame import whole_frame
 from tests.support.arriving import data_set_bytes
+from tests.support.bare_peer import BarePeer, association_request, content_of
 from tests.support.config_folder import make_settings
 from tests.support.ct_files import make_ct_series
 from tests.support.free_ports import free_port
@@ -32,6 +38,7 @@ class Bench:
 
     port: int
     spool: Spool
+    listener: ListenerBeside
 
     @property
     def me(self) -> Peer:
@@ -55,8 +62,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, spool: Spool, stop_mea
     changes: dict[str, Any] = getattr(request, "param", {})
     intake = {"port": free_port(), "free_space_reserve_mb": 0, "network_timeout_s": 5.0, "slots": 4, **changes}
     listener = ListenerBeside(make_settings(tmp_path, {"intake": intake}), spool)
-    bench = Bench(listener.start(), spool)
-    yield bench
+    yield Bench(listener.start(), spool, listener)
     stop_meanwhile(listener.stop)
 
 
@@ -83,7 +89,7 @@ def test_strangers_and_wrong_titles_are_turned_away_with_a_note(bench: Bench) ->
     for caller, called in (("STRANGER", "DELINEATE"), ("FAKEPACS", "SOMEBODY")):
         with association(bench.port, caller=caller, called=called) as opened:
             assert opened.is_rejected
-    first, second = wait_until(lambda: bench.notes() if len(bench.notes()) == 2 else None, 5, "two notes")
+    first, second = wait_until(lambda: bench.notes() if len(bench.notes()) == 2 else None, 20, "two notes")
     assert first["event"] == second["event"] == "association_refused"
     assert first["sentence"] == "the AE title 'STRANGER' is not in peers.toml; add it there if this system may send"
     assert second["sentence"] == "it called 'SOMEBODY', and this is 'DELINEATE'; correct it at the sender"
@@ -112,7 +118,7 @@ def test_below_the_reserve_of_the_disk_images_are_turned_away_and_questions_are_
     with association(bench.port) as opened:
         assert opened.is_rejected
     echo(Caller("FAKEPACS", 5.0), bench.me)
-    notes = wait_until(lambda: bench.notes() if len(bench.notes()) == 2 else None, 5, "two notes")
+    notes = wait_until(lambda: bench.notes() if len(bench.notes()) == 2 else None, 20, "two notes")
     assert {note["event"] for note in notes} == {"storage_low", "association_refused"}
     assert any("free some and send again" in str(note.get("sentence")) for note in notes)
 
@@ -134,7 +140,12 @@ def test_an_aborted_association_leaves_what_was_acknowledged_and_a_note(tmp_path
         for path in paths:
             assert send_file(opened, path, read_identity(path).sop_instance_uid) == 0x0000
         opened.abort()
-    assert bench.note() == {"event": "association_aborted", "source_ae": "FAKEPACS", "stored": 2}
+    assert bench.note() == {
+        "event": "association_aborted",
+        "source_ae": "FAKEPACS",
+        "stored": 2,
+        "address": "127.0.0.1",
+    }
     assert len(bench.arrivals(2)) == 2
 
 
@@ -157,3 +168,109 @@ def test_a_port_in_use_is_an_error_at_the_start(tmp_path: Path, spool: Spool) ->
         listener = Listener(make_settings(tmp_path, {"intake": {"port": taken.getsockname()[1]}}), spool)
         with pytest.raises(OSError, match="in use"):
             listener.start()
+
+
+def test_an_object_of_another_class_than_its_context_is_answered_so_and_not_kept(bench: Bench) -> None:
+    with BarePeer(bench.port) as peer:
+        assert peer.store("1.2.1", sop_class=MRImageStorage) == 0xA900
+        assert peer.store("1.2.2") == 0x0000
+    assert data_set_bytes(bench.arrivals(1)[0].path) == content_of("1.2.2")
+    assert len(bench.spool.arrivals()) == 1
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["one association", "another association"])
+def test_other_content_under_a_known_uid_is_kept_too_and_the_sender_hears_of_it(bench: Bench, *, again: bool) -> None:
+    with BarePeer(bench.port) as first, BarePeer(bench.port) as second:
+        peer = second if again else first
+        assert first.store("1.2.3", b"one") == 0x0000
+        assert peer.store("1.2.3", b"one") == 0x0000, "the same again is no news"
+        assert peer.store("1.2.3", b"other") == 0x0111
+        assert peer.store("1.2.3", b"one") == 0x0000
+    contents = [data_set_bytes(arrival.path) for arrival in bench.arrivals(4)]
+    assert contents.count(b"other") == 1
+    assert bench.note()["status"] == "0x0111"
+
+
+@pytest.mark.parametrize("bench", [{"max_object_mb": 1}], indirect=True)
+def test_an_object_beyond_the_limit_ends_the_association_and_leaves_nothing(bench: Bench) -> None:
+    with BarePeer(bench.port) as peer:
+        assert peer.store("1.2.1", bytes(1 << 20)) == 0x0000
+        with pytest.raises(OSError):  # noqa: PT011 - aborted or reset, as the timing has it
+            peer.store("1.2.2", bytes((1 << 20) + 1))
+    assert len(bench.arrivals(1)) == 1
+    assert "max_object_mb" in str(bench.note()["sentence"])
+
+
+@pytest.mark.parametrize("bench", [{"slots": 2, "slot_kb": 64}], indirect=True)
+@pytest.mark.parametrize("size", [1, 4096, 65_000, 70_000, 1 << 20, (3 << 20) + 7])
+def test_objects_of_any_size_are_kept_whether_there_is_a_slot_or_not(bench: Bench, size: int) -> None:
+    contents = [random.Random(f"{size} {count}").randbytes(size) for count in range(4)]
+    with BarePeer(bench.port) as peer:
+        assert [peer.store(f"1.2.{count}", content) for count, content in enumerate(contents)] == [0x0000] * 4
+    arrived = [data_set_bytes(arrival.path) for arrival in bench.arrivals(4)]
+    assert sorted(arrived) == sorted(contents)
+    assert all(whole_frame(arrival.path) is not None for arrival in bench.spool.arrivals())
+
+
+def _ask_for_commitment(bench: Bench, asked: Dataset, action: int = 1) -> int:
+    ae = AE("FAKEPACS")
+    ae.add_requested_context(StorageCommitmentPushModel)
+    opened = ae.associate("127.0.0.1", bench.port, ae_title="DELINEATE")
+    status, _ = opened.send_n_action(asked, action, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+    opened.release()
+    return int(status.Status)
+
+
+def _request(transaction: str, *uids: str) -> Dataset:
+    asked = Dataset()
+    asked.TransactionUID = transaction
+    asked.ReferencedSOPSequence = [Dataset() for _ in uids]
+    for item, uid in zip(asked.ReferencedSOPSequence, uids, strict=True):
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CTImageStorage, uid
+    return asked
+
+
+def test_who_asks_us_to_commit_is_answered_once_that_is_remembered(bench: Bench) -> None:
+    assert _ask_for_commitment(bench, _request("1.2.9", "1.2.1", "1.2.2")) == 0x0000
+    (note,) = bench.spool.notes("commitment_asked")
+    asked = [[CTImageStorage, "1.2.1"], [CTImageStorage, "1.2.2"]]
+    assert note.fields == {"transaction_uid": "1.2.9", "caller": "FAKEPACS", "asked": asked}
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")
+@pytest.mark.parametrize(
+    ("uids", "action", "status"),
+    [
+        (("1.2.9", "1.2.1"), 2, 0x0123),
+        (("1.2.9",), 1, 0x0115),
+        (("1.2.9", "../etc"), 1, 0x0115),
+        (("", "1.2.1"), 1, 0x0115),
+    ],
+    ids=["another action", "nothing", "no UID", "no transaction"],
+)
+def test_what_is_no_request_for_commitment_is_refused_and_not_remembered(
+    bench: Bench, uids: tuple[str, ...], action: int, status: int
+) -> None:
+    assert _ask_for_commitment(bench, _request(*uids), action) == status
+    assert list(bench.spool.notes("commitment_asked")) == []
+
+
+def test_whoever_is_turned_away_again_and_again_is_counted_and_does_not_fill_the_disk(bench: Bench) -> None:
+    for _ in range(30):
+        with pytest.raises(ConnectionRefusedError):
+            BarePeer(bench.port, association_request(calling_ae="STRANGER"))
+    assert bench.note()["event"] == "association_refused"
+    bench.listener.stop()
+    assert [note["event"] for note in bench.notes()] == ["association_refused", "repeated_from_address"]
+    assert bench.notes()[1]["count"] == 29
+
+
+def test_a_sender_may_propose_every_class_there_is_and_hears_which_are_taken(bench: Bench) -> None:
+    ae = AE("FAKEPACS")
+    for context in [*StoragePresentationContexts[:119], build_context(CTImageStorage)]:
+        ae.add_requested_context(context.abstract_syntax)
+    opened = ae.associate("127.0.0.1", bench.port, ae_title="DELINEATE")
+    assert {context.abstract_syntax for context in opened.accepted_contexts} == {CTImageStorage}
+    assert {context.result for context in opened.rejected_contexts} == {0x03}
+    assert len(opened.accepted_contexts) + len(opened.rejected_contexts) == len(ae.requested_contexts)
+    opened.release()

@@ -11,10 +11,12 @@ from appliance.casework.warm_models import warm_model
 from appliance.running.doctor import Finding, Verdict, examine
 from appliance.segmentation.model_package import load_package
 from appliance.settings import load_settings
+from tests.support.certificates import DAY, Authority
 from tests.support.config_folder import BONES, ROIS, make_settings
 from tests.support.free_ports import free_port
 from tests.support.gpu import why_no_gpu
 from tests.support.model_packages import make_threshold_package
+from tests.support.syslog_collector import SyslogCollector
 
 Examine = Callable[..., dict[str, Finding]]
 
@@ -147,3 +149,36 @@ def test_a_database_or_broker_that_is_away_is_wrong_and_named_without_its_passwo
         assert found[subject].verdict is Verdict.WRONG
         assert "127.0.0.1:" in found[subject].words
         assert "secret" not in found[subject].words
+
+
+def test_a_plain_port_that_a_network_reaches_is_told_and_so_is_who_may_be_anybody(doctor: Examine) -> None:
+    found = doctor({"intake": {"host": "0.0.0.0", "known_peers_only": False}}, **_with_peer())
+    assert {found[name].verdict for name in ("entrance", "strangers", "titles")} == {Verdict.NOTE}
+    assert "takes plain DICOM, which anybody on the way can read and change" in found["entrance"].words
+    assert "entrance" not in doctor(**_with_peer()), "nobody else reaches loopback"
+
+
+def test_certificates_that_end_are_told_weeks_before_and_those_that_ended_are_wrong(
+    doctor: Examine, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "certificates")
+    good, ending, ended = (authority.issue(f"box{days}", ends=days * DAY) for days in (300, 20, -0.01))
+    intake = {"host": "0.0.0.0", "tls": "only", "tls_port": free_port()}
+    found = doctor({"intake": intake, "tls": good.table})
+    assert (found["certificates"].verdict, "certificate" in found, "entrance" in found) == (Verdict.GOOD, False, False)
+    found = doctor({"intake": intake, "tls": ending.table})
+    assert found["certificate"].words == "box20.pem (CN=box20) ends in 19 days; ask for a new one now"
+    found = doctor({"intake": intake, "tls": ended.table})
+    assert (found["certificates"].verdict, "ended on" in found["certificates"].words) == (Verdict.WRONG, True)
+
+
+def test_a_collector_is_asked_whether_it_takes_messages(doctor: Examine, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    tls = authority.issue("box").table
+    with SyslogCollector(authority.issue("collector").files) as collector:
+        audit = {"collector": f"127.0.0.1:{collector.port}"}
+        assert doctor({"audit": audit, "tls": tls})["audit collector"].verdict is Verdict.GOOD
+    assert collector.messages == []
+    found = doctor({"audit": audit, "tls": tls})["audit collector"]
+    assert found.verdict is Verdict.WRONG
+    assert f"127.0.0.1:{collector.port} is away" in found.words

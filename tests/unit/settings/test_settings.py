@@ -34,6 +34,8 @@ def test_what_the_shipped_file_calls_a_default_is_the_default() -> None:
     shown = {(table, key): value for table, keys in uncommented.items() for key, value in keys.items()}
     examples = {("database", "url"), ("broker", "url"), ("appliance", "models_dir")}
     examples |= {("worker", "memory_mb"), ("worker", "memory_share")}
+    examples |= {("tls", "certificate"), ("tls", "key"), ("tls", "authorities")}
+    examples |= {("audit", "collector"), ("audit", "collector_certificate")}
     for table, key in shown.keys() - examples:
         default = getattr(getattr(settings, table), key)
         default = list(default) if isinstance(default, tuple) else default
