@@ -35,14 +35,16 @@ MOST_ASKED = 20_000
 
 _REQUEST_COMMITMENT = 1
 _UNREADABLE = (
-    ValueError,
-    TypeError,
-    KeyError,
+    ArithmeticError,
+    AssertionError,
     AttributeError,
-    IndexError,
-    NotImplementedError,
     EOFError,
+    LookupError,
+    NotImplementedError,
     RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
 )
 """What pydicom raises on a data set that is none."""
 
