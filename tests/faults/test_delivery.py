@@ -50,7 +50,7 @@ def _open(site: OutboxSite) -> list[Delivery]:
 
 def _pass_time(site: OutboxSite, pacs: FakePacs, from_s: float, until_s: float, *, restart_at_s: float = 0.0) -> float:
     """Let rounds go by as they would, but skip the time in which nothing is due; returns when nothing was open."""
-    now_s = from_s
+    now_s, looked = from_s, list[tuple[object, ...]]()
     while now_s < until_s:
         if 0.0 < restart_at_s <= now_s:
             site.outbox, restart_at_s = site.new_outbox(), 0.0
@@ -60,8 +60,10 @@ def _pass_time(site: OutboxSite, pacs: FakePacs, from_s: float, until_s: float, 
         if not still_open:
             site.sweep(now_s + 0.25)
             return now_s
-        due_s = (still_open[0].next_try_at - NOON) / timedelta(seconds=1)
-        now_s = max(now_s + 0.25, min(due_s, until_s))
+        dues_s = [(each.next_try_at - NOON) / timedelta(seconds=1) for each in still_open]
+        looks = [(each.id, each.state, each.next_try_at) for each in still_open]
+        is_stuck, looked = looks == looked, looks  # what is due waits for an older one
+        now_s = max(now_s + 0.25, min([due_s for due_s in dues_s if due_s > now_s or not is_stuck], default=until_s))
     return until_s
 
 
