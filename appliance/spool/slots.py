@@ -139,8 +139,9 @@ class SlotPool:
             self._states[number] = ABSENT
 
     def gone(self, number: int) -> None:
-        """Say that the file of a slot has left the pool."""
-        self._states[number] = ABSENT
+        """Say that the file of a slot has left the pool; it may be one of a larger pool of before."""
+        if number < len(self._states):
+            self._states[number] = ABSENT
 
     def refill(self, numbers: list[int]) -> None:
         """Make slots of these numbers, durable with their names, and free.

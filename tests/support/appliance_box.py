@@ -78,7 +78,13 @@ SITE = {
 SITE_FORM = {"site": {"holes": "nested", "empty_rois": "declare", "codes": "none", "max_points": 60}}
 _QUICK: Mapping[str, Mapping[str, Any]] = {
     "appliance": {"data_dir": "../var", "models_dir": "../models"},
-    "intake": {"series_quiet_s": 1.0, "incomplete_wait_s": 2.0, "free_space_reserve_mb": 1, "network_timeout_s": 5.0},
+    "intake": {
+        "series_quiet_s": 1.0,
+        "incomplete_wait_s": 2.0,
+        "free_space_reserve_mb": 1,
+        "network_timeout_s": 5.0,
+        "slots": 32,
+    },
     "worker": {"threads": 1, "lease_s": 3.0, "engines": ["onnxruntime"]},
     "delivery": {"retry_first_s": 0.5, "retry_cap_s": 2.0, "commitment_wait_s": 5.0, "network_timeout_s": 5.0},
 }
