@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit check fmt lint types bench bench-structures bench-engine bench-quality bench-backends bench-nnunet bench-receive evidence soak clean
+.PHONY: help demo test unit check fmt lint types bench bench-structures bench-engine bench-quality bench-backends bench-nnunet bench-model bench-receive evidence soak saboteurs clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -19,7 +19,7 @@ test: $(VENV)/.dev  ## all tests, linters and type checks
 	@$(BIN)/python -m pytest tests --ignore=tests/unit $(ARGS)
 
 soak: $(VENV)/.dev  ## the long form of the faults: hours of kills, power cuts and hostile peers
-	@$(BIN)/python -m pytest tests/faults --long --timeout=0 $(ARGS)
+	@$(BIN)/python -m pytest tests/faults --long --timeout=0 --evidence docs/evidence.json $(ARGS)
 
 unit: $(VENV)/.dev  ## the quick tests alone
 	@$(BIN)/python -m pytest tests/unit -n 2 $(ARGS)
@@ -61,8 +61,14 @@ bench-receive: $(VENV)/.dev  ## receiving beside storescp and Orthanc; needs roo
 bench-nnunet: $(VENV)/.dev  ## a small nnU-Net of nnunetv2, imported, beside its own predictor (ARGS="--peers-venv DIR")
 	@$(BIN)/python -m benchmarks.nnunet_small $(ARGS)
 
-evidence: $(VENV)/.dev  ## docs/evidence.md from the bundled model and the real CT in DELINEATE_REAL_CT
-	@$(BIN)/python -m benchmarks.evidence docs/evidence.md
+bench-model: $(VENV)/.dev  ## docs/bundled-model.md from the bundled model and the real CT in DELINEATE_REAL_CT
+	@$(BIN)/python -m benchmarks.bundled_model docs/bundled-model.md
+
+evidence: $(VENV)/.dev  ## the short form of the faults, and docs/evidence.md from what it showed
+	@$(BIN)/python -m pytest tests/faults --evidence docs/evidence.json $(ARGS)
+
+saboteurs: $(VENV)/.dev  ## each of the known ways to break a promise, built in on purpose: a test has to notice it
+	@$(BIN)/python -m pytest tests/faults/test_saboteurs.py --long --timeout=0 --evidence docs/evidence.json $(ARGS)
 
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) demo var build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,23 +1,22 @@
 """The command line: `delineate`. Reads the settings, wires a role or a question to them, and speaks to people."""
 
 import logging
-import sys
 from functools import partial
 from pathlib import Path
 
 import click
-import structlog
-from rich.table import Table
 
 from appliance import __version__
-from appliance.clock import now_utc
 from appliance.commands.asking import console, settings_of
+from appliance.commands.audit import audit
+from appliance.commands.backup import backup, restore
+from appliance.commands.cases import case
+from appliance.commands.fetch import fetch
 from appliance.commands.models import models
+from appliance.commands.safekeeping import account_command, reconcile, retention
 from appliance.commands.segment import segment
 from appliance.dicom.roi import RoiTemplate
 from appliance.errors import ApplianceError, SettingsError
-from appliance.records.tables import Case
-from appliance.running import showing
 from appliance.settings import Settings, load_settings
 
 
@@ -51,9 +50,10 @@ def main(ctx: click.Context, folder: Path) -> None:
 @click.pass_context
 def up(ctx: click.Context) -> None:
     """Start and supervise everything on this box."""
+    from appliance.running.log_lines import log_to_stderr
     from appliance.running.supervisor import Supervisor
 
-    _log_to_stderr()
+    log_to_stderr()
     Supervisor(settings_of(ctx)).run()
 
 
@@ -70,8 +70,9 @@ def _role_command(role: str, words: str) -> None:
 
 def _run_role(role: str, settings: Settings, *, leave_with_parent: bool) -> None:
     from appliance.running import roles
+    from appliance.running.log_lines import log_to_stderr
 
-    _log_to_stderr()
+    log_to_stderr()
     if leave_with_parent:
         roles.leave_with_parent()
     roles.ROLES[role](settings)
@@ -92,6 +93,19 @@ def work(ctx: click.Context, device: str | None, *, leave_with_parent: bool) -> 
     from appliance.running.roles import on_device
 
     _run_role("work", on_device(settings_of(ctx), device), leave_with_parent=leave_with_parent)
+
+
+@main.command(hidden=True)
+@click.option("--device", required=True)
+@click.option("--name", required=True)
+@click.pass_context
+def bench(ctx: click.Context, device: str, name: str) -> None:
+    """Run the networks for the worker that starts this, and for nobody else."""
+    from appliance.running import roles
+    from appliance.running.log_lines import log_to_stderr
+
+    log_to_stderr()
+    roles.bench(roles.on_device(settings_of(ctx), device), name)
 
 
 @main.command()
@@ -154,8 +168,16 @@ def _known_structures(ctx: click.Context) -> dict[str, RoiTemplate]:
         return {}
 
 
+main.add_command(backup)
+main.add_command(audit)
+main.add_command(case)
+main.add_command(fetch)
 main.add_command(models)
+main.add_command(restore)
 main.add_command(segment)
+main.add_command(account_command)
+main.add_command(reconcile)
+main.add_command(retention)
 
 
 @main.group()
@@ -184,91 +206,6 @@ def protocol_show(ctx: click.Context, name: str) -> None:
     console.print(structures_table(settings, shown))
     for sentence in form_words(settings, shown):
         console.print(sentence, markup=False, soft_wrap=True)
-
-
-@main.group()
-def case() -> None:
-    """Cases: one CT series each, on its way."""
-
-
-@case.command("list")
-@click.option("--limit", default=50, show_default=True, help="How many of the newest cases.")
-@click.pass_context
-def case_list(ctx: click.Context, limit: int) -> None:
-    """Print the state of every case, and what was set aside."""
-    from appliance.audit.trail import structures_to_look_at
-    from appliance.records import Database, queries
-
-    settings = settings_of(ctx)
-    database = Database(settings.database_url)
-    database.check()
-    with database.reading() as tx:
-        cases, aside = queries.recent_cases(tx, limit), queries.quarantined(tx, limit)
-        flagged = structures_to_look_at(tx, [case.id for case in cases])
-        lines = [showing.case_line(case, settings, now_utc(), flagged.get(case.id, ())) for case in cases]
-    table = Table("Case", "State", "Patient", "Series", "Slices", "What now", title="Cases", title_justify="left")
-    for line in lines:
-        table.add_row(*line)
-    console.print(table if lines else "No case yet.")
-    for instance in aside:
-        received = showing.local(instance.received_at)
-        console.print(f"Set aside at {received}: {instance.sentence} ({instance.reason}, {instance.digest[:12]}…)")
-
-
-@case.command("retry")
-@click.argument("case_id", metavar="CASE", type=int)
-@click.pass_context
-def case_retry(ctx: click.Context, case_id: int) -> None:
-    """Try a parked CASE again, once what stopped it is mended."""
-    from appliance.casework.case import retry
-    from appliance.records import Database, queries
-
-    database = Database(settings_of(ctx).database_url)
-    database.check()
-    with database.transaction() as tx:
-        retry(tx, _existing(queries.case_by_id(tx, case_id), case_id), at=now_utc(), actor="operator")
-    console.print(f"Case {case_id} is queued again.")
-
-
-def _existing(case: Case | None, case_id: int) -> Case:
-    if case is None:
-        raise click.ClickException(f"there is no case {case_id}; `delineate case list` shows those there are")
-    return case
-
-
-@main.group()
-def audit() -> None:
-    """The audit trail: what happened, in words."""
-
-
-@audit.command("show")
-@click.argument("case_id", metavar="CASE", type=int)
-@click.pass_context
-def audit_show(ctx: click.Context, case_id: int) -> None:
-    """Print everything that happened to CASE."""
-    from appliance.audit.trail import trail_of
-    from appliance.records import Database, queries
-
-    settings = settings_of(ctx)
-    database = Database(settings.database_url)
-    database.check()
-    with database.reading() as tx:
-        entries = trail_of(tx, _existing(queries.case_by_id(tx, case_id), case_id).id)
-    console.print(showing.trail_table(entries, f"Audit trail of case {case_id}"))
-
-
-@audit.command("box")
-@click.option("--limit", default=50, show_default=True, help="How many of the newest events to show.")
-@click.pass_context
-def audit_box(ctx: click.Context, limit: int) -> None:
-    """Print what happened to this box: starts, stops, refused associations, models exchanged."""
-    from appliance.audit.trail import trail_of_box
-    from appliance.records import Database
-
-    database = Database(settings_of(ctx).database_url)
-    database.check()
-    with database.reading() as tx:
-        console.print(showing.trail_table(trail_of_box(tx, limit), "What happened to this box"))
 
 
 @main.command()
@@ -301,36 +238,3 @@ def demo(ctx: click.Context, folder: Path, ct: Path | None, *, keep: bool) -> No
 
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     run_demo(settings_of(ctx), folder, ct, console, keep=keep)
-
-
-def _log_to_stderr() -> None:
-    """Events, not sentences: JSON lines for machines, colours for a terminal; never a header's free text."""
-    for_people = sys.stderr.isatty()
-    # a traceback names lines of ours and never what was in their variables, which may be a patient
-    traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-        if for_people
-        else [structlog.processors.ExceptionRenderer(traces), structlog.processors.JSONRenderer()]
-    )
-    first: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    structlog.configure(
-        processors=[*first, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    handler = logging.StreamHandler(sys.stderr)  # what libraries say goes the same way
-    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *first], processors=[meta, *last]
-        )
-    )
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    logging.captureWarnings(capture=True)
-    for talker in ("pydicom", "py.warnings"):
-        logging.getLogger(talker).setLevel(logging.ERROR)  # their warnings quote what the header says
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its errors quote what a peer said

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     """Stable reason codes, in the order in which a case can meet them."""
 
     UNREADABLE = "unreadable"  #: not a DICOM data set that can be parsed
+    PARSER_DIED = "parser_died"  #: reading the object crashed, hung or ate up the memory of the process that reads
     UID_INVALID = "uid_invalid"  #: an empty, over-long or malformed UID
     SOP_CLASS_NOT_CT = "sop_class_not_ct"  #: the object is not a CT Image
     ELEMENT_MISSING = "element_missing"  #: a header element that the geometry or the result needs is absent
@@ -38,6 +39,8 @@ class Reason(StrEnum):
     SLICE_MISSING = "slice_missing"  #: a gap in the series that a missing slice explains
     SLICE_GAPS_UNEVEN = "slice_gaps_uneven"  #: distances between slices differ
     TOO_FEW_SLICES = "too_few_slices"  #: fewer slices than a volume needs
+    SERIES_INCOMPLETE = "series_incomplete"  #: the PACS has more slices of the series than came
+    COUNT_UNKNOWN = "count_unknown"  #: the protocol wants the PACS's count of the series, and it could not be had
     ORIENTATION_UNSUPPORTED = "orientation_unsupported"  #: the planes are not close to axial, or not in one line
     NO_PROTOCOL = "no_protocol"  #: no protocol fits the series
     MODEL_MISSING = "model_missing"  #: the protocol names a model package that is not installed
@@ -53,6 +56,8 @@ class Reason(StrEnum):
     STRUCTURE_SET_UNCLEAR = "structure_set_unclear"  #: a structure set that contradicts itself or leaves a place open
     WORKER_LOST = "worker_lost"  #: the worker died or failed on this case too often
     DESTINATION_REFUSES = "destination_refuses"  #: the destination answered that it will never take the object
+    PARKED_BY_OPERATOR = "parked_by_operator"  #: a person stopped the case until somebody tries it again
+    CANCELLED_BY_OPERATOR = "cancelled_by_operator"  #: a person ended the case without a result
 
 
 class ApplianceError(Exception):

@@ -18,7 +18,7 @@ WITHOUT_GPU = "not run without a GPU"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="the long form of the tests of faults")
-    parser.addoption("--evidence", metavar="FILE", help="keep what the tests of faults counted")
+    parser.addoption("--evidence", metavar="FILE", help="keep what the tests of faults counted, and write the page")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,6 +5,7 @@ keeps what they make.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from appliance.dicom.result_object import ResultObject
 from appliance.dicom.roi_elements import DrawnRoi
 from appliance.dicom.structure_check import check_structure_set
 from appliance.dicom.structure_set import Provenance, StructureSet, UsedModel, build_structure_set
-from appliance.errors import ModelRefused, Reason, ResultRefused
+from appliance.errors import ModelRefused, Reason, Refused, ResultRefused
 from appliance.segmentation.model_package import ModelPackage
 from appliance.segmentation.segment import Segmented
 from appliance.settings import PlanningSystem, Protocol, Settings
@@ -36,6 +37,7 @@ Kept: TypeAlias = Callable[[str], bytes | None]
 """What was made earlier and kept under a file name, if anything was."""
 
 _Result = TypeVar("_Result", bound=ResultObject)
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +125,12 @@ def trace_regions(draft: Draft, series: CtSeries, on_step: OnStep) -> list[Drawn
 
 
 def provenance_of(
-    settings: Settings, protocol: Protocol, packages: Mapping[str, ModelPackage], digest: str, draft: Draft
+    settings: Settings,
+    protocol: Protocol,
+    packages: Mapping[str, ModelPackage],
+    digest: str,
+    draft: Draft,
+    replaces: str = "",
 ) -> Provenance:
     """What a result says about where it comes from.
 
@@ -133,6 +140,7 @@ def provenance_of(
         packages: its models, in its order.
         digest: of the input.
         draft: what is in it, and what is missing.
+        replaces: SOP Instance UID of the structure set whose place it takes; empty for none.
     """
     owners = protocol.drawn_by({model: one.manifest.roi_names for model, one in packages.items()})
     written = {roi: template.name for roi, template in settings.written_templates(protocol).items()}
@@ -157,6 +165,7 @@ def provenance_of(
         not_found=tuple(template.name for template in draft.missing),
         to_look_at=draft.to_look_at,
         warnings=draft.warnings,
+        replaces=replaces,
     )
 
 
@@ -186,9 +195,13 @@ class Writing:
         """
         if self.form.empty_rois == "declare":
             rois = [*rois, *(DrawnRoi(template=one, contours=RoiContours(one.name, ())) for one in draft.missing)]
-        made = self._or_earlier(build_structure_set(series, rois, self.provenance, self.form, self.created_at))
         masks = [region.mask for region in draft.regions]
-        return made, check_structure_set(made.content, series, masks, planning_system=self.form)
+        made = build_structure_set(series, rois, self.provenance, self.form, self.created_at)
+
+        def check(content: bytes) -> list[Finding]:
+            return check_structure_set(content, series, masks, planning_system=self.form)
+
+        return self._earlier_or(made, check)
 
     def segmentation(self, series: CtSeries, draft: Draft) -> "SegmentationObject":
         """Masks to a checked Segmentation.
@@ -200,13 +213,16 @@ class Writing:
         from appliance.dicom.segmentation_object import SegmentedRoi, build_segmentation
 
         regions = [SegmentedRoi(region.template, region.mask, region.recipe) for region in draft.regions]
-        made = self._or_earlier(build_segmentation(series, regions, self.provenance, self.created_at))
-        check_segmentation(made.content, series, regions)
-        return made
+        made = build_segmentation(series, regions, self.provenance, self.created_at)
+        return self._earlier_or(made, lambda content: check_segmentation(content, series, regions))[0]
 
-    def _or_earlier(self, made: _Result) -> _Result:
+    def _earlier_or(self, made: _Result, check: Callable[[bytes], _Found]) -> tuple[_Result, _Found]:
+        """The file that was made before, if it passes its check, else the new one; and what the check found."""
         earlier = self.kept(result_file(made))
-        return made if earlier is None else replace(made, content=earlier)
+        if earlier is not None:
+            with suppress(Refused):  # damaged on the disk since: it is made again
+                return replace(made, content=earlier), check(earlier)
+        return made, check(made.content)
 
 
 def result_file(result: ResultObject) -> str:

@@ -1,7 +1,8 @@
 """A worker's hold on a case: taken, renewed with every sign of progress, given back, or lost.
 
 The lease is a row, not a lock: a worker that dies simply stops renewing, and the reconciler gives the case to
-another. A worker that was only slow finds its lease gone at the next renewal and stops without writing.
+another. A worker that was only slow finds its lease gone at the next renewal and stops without writing: every write
+checks who holds the case and the number of the lease, which grows each time that the case is taken.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
+from appliance.audit import trail
 from appliance.casework.case import Move, move
 from appliance.clock import monotonic_s, now_utc
 from appliance.errors import ApplianceError, Reason
@@ -31,7 +33,12 @@ class WorkerStopping(ApplianceError):
 
 
 class Lease:
-    """One worker's hold on one case."""
+    """One worker's hold on one case.
+
+    Attributes:
+        number: of this lease among all that there were on the case; 0 until it is taken.
+        on_step: told of every sign of progress, also of those that are not written.
+    """
 
     def __init__(
         self, database: Database, case_id: int, worker: str, lease_s: float, should_stop: Callable[[], bool]
@@ -42,6 +49,8 @@ class Lease:
         self._length = timedelta(seconds=lease_s)
         self._should_stop = should_stop
         self._renewed_at_s = 0.0
+        self.number = 0
+        self.on_step: Callable[[str, int, int], None] = lambda *_: None
 
     def take(self) -> bool:
         """Claim the case; False when it is not waiting, which makes doubled or late doorbells harmless."""
@@ -51,11 +60,22 @@ class Lease:
             if case is None or case.state is not CaseState.QUEUED:
                 return False
             case.attempts += 1
+            case.leases += 1
             case.progress = {}
             fields = {"worker": self.worker, "attempt": case.attempts}
             move(tx, case, Move.START, at=now, actor=self.worker, **fields)
             case.lease_owner, case.lease_until = self.worker, now + self._length
+            self.number = case.leases
         return True
+
+    def renew(self) -> None:
+        """Hold the case for longer, whatever is or is not being done.
+
+        Raises:
+            LeaseLost: the case is not ours any more.
+        """
+        with self.held() as (_, case, now):
+            case.lease_until = now + self._length
 
     def progress(self, step: str, done: int, total: int, more: More = lambda _: {}) -> None:
         """Say how far the work is, and renew the lease.
@@ -70,6 +90,7 @@ class Lease:
             LeaseLost: the case is not ours any more.
             WorkerStopping: the worker is being shut down.
         """
+        self.on_step(step, done, total)
         if self._should_stop():
             raise WorkerStopping
         if done < total and monotonic_s() - self._renewed_at_s < RENEW_EVERY_S:
@@ -88,9 +109,25 @@ class Lease:
         """
         with self._database.transaction() as tx:
             case = queries.case_by_id(tx, self.case_id)
-            if case is None or case.state is not CaseState.SEGMENTING or case.lease_owner != self.worker:
+            if case is None or not self.is_on(case):
                 raise LeaseLost
             yield tx, case, now_utc()
+
+    def is_on(self, case: Case) -> bool:
+        """Whether the case is held by this very lease: not by another worker, nor by this one a second time."""
+        mine = case.lease_owner == self.worker and case.leases == self.number
+        return mine and case.state is CaseState.SEGMENTING
+
+
+def hand_back(
+    database: Database, case_id: int, worker: str, sentence: str, *, attempts_allowed: int, stopped: bool
+) -> None:
+    """Give back the case that a worker holds, if it does; that somebody stopped the worker is not held against it."""
+    with database.transaction() as tx:
+        case = queries.case_by_id(tx, case_id)
+        if case is not None and case.state is CaseState.SEGMENTING and case.lease_owner == worker:
+            case.attempts -= stopped
+            give_back(tx, case, sentence, attempts_allowed=attempts_allowed, at=now_utc(), actor=worker)
 
 
 def give_back(tx: Transaction, case: Case, sentence: str, *, attempts_allowed: int, at: datetime, actor: str) -> None:
@@ -101,3 +138,5 @@ def give_back(tx: Transaction, case: Case, sentence: str, *, attempts_allowed: i
     else:
         attempts = case.attempts
         move(tx, case, Move.FAIL, at=at, actor=actor, reason=Reason.WORKER_LOST, attempts=attempts, sentence=sentence)
+        alarm = f"case {case.id} was parked after {attempts} attempts, the last of which ended so: {sentence}"
+        trail.record(tx, "alarm_raised", at=at, actor=actor, case_id=case.id, sentence=alarm)

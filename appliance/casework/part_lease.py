@@ -11,6 +11,7 @@ from typing import Any
 from appliance.audit import trail
 from appliance.casework.asking import Asked
 from appliance.casework.lease import RENEW_EVERY_S, WorkerStopping
+from appliance.casework.part_rows import is_free, put_back
 from appliance.casework.workbench import Workbench
 from appliance.clock import monotonic_s, now_utc
 from appliance.errors import ApplianceError
@@ -35,6 +36,7 @@ class PartLease:
         self._bench = bench
         self._length = timedelta(seconds=bench.settings.worker.lease_s)
         self._renewed_at_s = 0.0
+        self._attempt = 0
 
     def take(self) -> bool:
         """Claim the part; False when nobody needs it, somebody is at it or it is done."""
@@ -53,6 +55,7 @@ class PartLease:
             part.state, part.lease_owner, part.lease_until = PartState.WORKING, worker, now + self._length
             part.attempts += 1
             part.progress = {}
+            self._attempt = part.attempts
             self.file = part.file
             trail.record(tx, "part_taken", worker=worker, attempt=part.attempts, **about)
         return True
@@ -64,6 +67,7 @@ class PartLease:
             PartLost: the part is not ours any more, or nobody needs it.
             WorkerStopping: the worker is being shut down.
         """
+        self._bench.on_step("segment" if fields else "load", fields.get("done", 0), fields.get("total", 0))
         if self._bench.should_stop():
             raise WorkerStopping
         if monotonic_s() - self._renewed_at_s < RENEW_EVERY_S:
@@ -98,28 +102,21 @@ class PartLease:
         """Leave the part to others, unless it is done or theirs already."""
         with self._bench.database.transaction() as tx:
             part = queries.part_of(tx, self.case_id, self.model)
-            if part is not None and part.state is PartState.WORKING and part.lease_owner == self._bench.worker:
+            if part is not None and self._is_on(part):
                 put_back(part)
 
     @contextmanager
     def _held(self) -> Iterator[tuple[Transaction, Part, datetime]]:
         with self._bench.database.transaction() as tx:
             part = queries.part_of(tx, self.case_id, self.model)
-            if part is None or part.state is not PartState.WORKING or part.lease_owner != self._bench.worker:
+            if part is None or not self._is_on(part):
                 raise PartLost
             case = queries.case_by_id(tx, self.case_id)
             if case is None or case.state not in {CaseState.SEGMENTING, CaseState.QUEUED}:  # queued: its lead died
                 raise PartLost
             yield tx, part, now_utc()
 
-
-def is_free(part: Part, now: datetime) -> bool:
-    """Whether a worker may take it: it waits, or whoever had it fell silent."""
-    silent = part.state is PartState.WORKING and part.lease_until is not None and part.lease_until < now
-    return part.state is PartState.WAITING or silent
-
-
-def put_back(part: Part) -> None:
-    """Let it wait again, as if nobody had begun."""
-    part.state, part.progress = PartState.WAITING, {}
-    part.lease_owner = part.lease_until = None
+    def _is_on(self, part: Part) -> bool:
+        """Whether the part is held by this very lease: not by another worker, nor by this one a second time."""
+        mine = part.lease_owner == self._bench.worker and part.attempts == self._attempt
+        return mine and part.state is PartState.WORKING

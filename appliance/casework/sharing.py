@@ -15,7 +15,8 @@ from appliance.casework.asking import Headway, ask, progress_of_parts
 from appliance.casework.contouring import Scan, load_scan
 from appliance.casework.lease import Lease
 from appliance.casework.part_file import PartDamaged, decode, encode, part_file
-from appliance.casework.part_lease import PartLease, PartLost, is_free, put_back
+from appliance.casework.part_lease import PartLease, PartLost
+from appliance.casework.part_rows import is_free, put_back
 from appliance.casework.workbench import Workbench
 from appliance.clock import now_utc
 from appliance.errors import Refused
@@ -51,6 +52,7 @@ def lead(bench: Workbench, lease: Lease, models: Mapping[str, WarmModel], scan: 
         mine = next((part.model for part in unfinished if is_free(part, now_utc())), None)
         if mine is None or not _do(PartLease(bench, lease.case_id, mine), bench, models[mine], scan, show):
             show()
+            bench.on_step("wait", 0, 0)  # however long: whoever has the part is overseen by its own worker
             time.sleep(LOOK_EVERY_S)
     return {model: decode(bench.spool.part(file)) for model, file in files.items()}
 

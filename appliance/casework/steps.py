@@ -24,14 +24,17 @@ from appliance.casework.contouring import (
     trace_regions,
 )
 from appliance.casework.draft import Draft, make_draft
+from appliance.casework.earlier_results import earlier_result
 from appliance.casework.lease import Lease
 from appliance.casework.sharing import lead, tidy
+from appliance.casework.superseding import replaced_structure_set
 from appliance.casework.workbench import Workbench
 from appliance.clock import Effort, measured, now_utc
 from appliance.dicom.ct_series import CtSeries
 from appliance.dicom.result_object import ResultObject
 from appliance.dicom.roi_elements import DrawnRoi
 from appliance.errors import Reason, Refused
+from appliance.failpoint import failpoint
 from appliance.records import queries
 from appliance.records.tables import Result, ResultKind
 from appliance.segmentation.opening import WarmModel
@@ -46,8 +49,11 @@ def contour_case(bench: Workbench, case_id: int) -> None:
         LeaseLost, WorkerStopping: somebody else has the case, or it must go back (tasks.py does that).
     """
     lease = Lease(bench.database, case_id, bench.worker, bench.settings.worker.lease_s, bench.should_stop)
+    lease.on_step = bench.on_step
     if not lease.take():
         return
+    bench.on_taken(lease.number)
+    failpoint("case_taken")
     try:
         _contour(bench, lease)
     except Refused as refused:
@@ -64,16 +70,24 @@ def _contour(bench: Workbench, lease: Lease) -> None:
     owners = protocol.drawn_by({name: package.manifest.roi_names for name, package in packages.items()})
     refuse_undrawn(owners, protocol)
     scan = _load(paths, protocol, lease)
+    failpoint("volume_loaded")
     found = _segment(bench, lease, models, owners, scan)
+    failpoint("segmented")
     draft = _draft(bench, protocol, scan, found, lease)
+    failpoint("masks_decided")
     rois = _trace(draft, scan.series, lease)
+    failpoint("traced")
+    lease.progress("write", 0, 1)
     form = bench.settings.planning_system_of(protocol)
-    provenance = provenance_of(bench.settings, protocol, packages, scan.digest, draft)
-    writing = Writing(provenance, form, now_utc().astimezone(), bench.spool.result)
+    replaces = _replaced(lease)
+    provenance = provenance_of(bench.settings, protocol, packages, scan.digest, draft, replaces)
+    kept = partial(earlier_result, bench.database, bench.spool)
+    writing = Writing(provenance, form, now_utc().astimezone(), kept)
     effort = Effort()
     with measured(effort):
         structure_set, findings = writing.structure_set(scan.series, draft, rois)
         bench.spool.keep_result(result_file(structure_set), structure_set.content)
+    failpoint("result_written")
     if findings:
         told = [{"rule": one.rule, "roi": one.roi, "sentence": one.sentence} for one in findings]
         words = "; ".join(f"{one.roi}: {one.sentence}" if one.roi else one.sentence for one in findings)
@@ -82,6 +96,7 @@ def _contour(bench: Workbench, lease: Lease) -> None:
     if "seg" in protocol.outputs:
         results[ResultKind.SEG] = _write_segmentation(bench, writing, scan, draft, lease)
     _hand_over(bench, lease, protocol, results, scan.digest, effort)
+    failpoint("handed_over")
 
 
 def _task(bench: Workbench, lease: Lease) -> tuple[Protocol, list[Path]]:
@@ -91,6 +106,17 @@ def _task(bench: Workbench, lease: Lease) -> tuple[Protocol, list[Path]]:
             sentence = f"the protocol {case.protocol} is no longer configured; restore it and send the series again"
             raise Refused(Reason.NO_PROTOCOL, sentence)
         return protocol, [bench.spool.instance_path(instance.digest) for instance in queries.instances_of(tx, case)]
+
+
+def _replaced(lease: Lease) -> str:
+    """SOP Instance UID of the structure set that this one takes the place of; empty for none."""
+    with lease.held() as (tx, case, now):
+        earlier = replaced_structure_set(tx, case)
+        if earlier is None:
+            return ""
+        fields = {"sop_instance_uid": earlier.sop_instance_uid, "earlier_case": earlier.case_id}
+        trail.record(tx, "structure_set_replaces", at=now, actor=lease.worker, case_id=case.id, **fields)
+        return earlier.sop_instance_uid
 
 
 def _load(paths: list[Path], protocol: Protocol, lease: Lease) -> Scan:

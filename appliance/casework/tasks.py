@@ -12,15 +12,7 @@ from celery import Celery
 from celery.worker import state as celery_state
 from kombu.exceptions import OperationalError
 
-from appliance.casework.lease import LeaseLost, WorkerStopping, give_back
-from appliance.casework.part_lease import PartLost
-from appliance.casework.sharing import help_with
-from appliance.casework.steps import contour_case
-from appliance.casework.workbench import Workbench
-from appliance.clock import now_utc
-from appliance.errors import Refused
-from appliance.records import queries
-from appliance.records.tables import CaseState
+from appliance.casework.overseeing import Overseer
 from appliance.settings import Settings
 
 TASK = "delineate.contour"
@@ -78,69 +70,27 @@ def _knock(app: Celery) -> None:
         socket.create_connection((broker.hostname, broker.port), timeout=1.0).close()
 
 
-def answer(app: Celery, bench: Workbench) -> None:
+def answer(app: Celery, overseer: Overseer, device: str) -> None:
     """Serve as a worker until SIGTERM; a case in work then goes back to the queue at its next tile."""
-    bench.should_stop = _told_to_stop
-    bench.ring_part = partial(ring_part, app)
+    overseer.should_stop = _told_to_stop
+    overseer.ring_part = partial(ring_part, app)
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def contour(case_id: int) -> None:
-        attend(bench, case_id)
+        overseer.attend(case_id)
 
     @app.task(name=PART_TASK)  # type: ignore[untyped-decorator]
     def part(case_id: int, model: str) -> None:
-        attend_part(bench, case_id, model)
+        overseer.attend_part(case_id, model)
 
-    listening = f"--queues={','.join(queues_of(bench.device))}"
-    options = ["--pool=solo", "--concurrency=1", "--loglevel=WARNING", f"--hostname={bench.worker}@%h", listening]
-    app.worker_main(["worker", *options])
+    listening = f"--queues={','.join(queues_of(device))}"
+    options = ["--pool=solo", "--concurrency=1", "--loglevel=WARNING", f"--hostname={overseer.worker}@%h", listening]
+    app.worker_main(["--quiet", "worker", *options])  # its banner would go past what keeps a broken stdout harmless
 
 
 def queues_of(device: str) -> list[str]:
     """Where a worker listens: where everybody is rung for, and where an operator rings for its device alone."""
     return [QUEUE] if device == "auto" else [QUEUE, f"{QUEUE}.{device.replace(':', '')}"]
-
-
-def attend(bench: Workbench, case_id: int) -> None:
-    """The worker's boundary: whatever happens to one case, the worker goes on to the next."""
-    try:
-        contour_case(bench, case_id)
-    except LeaseLost:
-        log.warning("lease_lost", case=case_id)
-    except WorkerStopping:
-        _return(bench, case_id, "the worker was stopped", stopped=True)
-    except Exception as error:
-        log.exception("case_broke", case=case_id)
-        _return(bench, case_id, _in_words(error), stopped=False)
-
-
-def attend_part(bench: Workbench, case_id: int, model: str) -> None:
-    """The same for a part of a case that another worker leads; that one goes on with what is left undone here."""
-    try:
-        help_with(bench, case_id, model)
-    except PartLost:
-        log.warning("part_lost", case=case_id, model=model)
-    except WorkerStopping:
-        log.info("part_left", case=case_id, model=model)
-    except Exception:
-        log.exception("part_broke", case=case_id, model=model)
-
-
-def _return(bench: Workbench, case_id: int, sentence: str, *, stopped: bool) -> None:
-    """Give the case back; that somebody stopped the worker is not held against it."""
-    with bench.database.transaction() as tx:
-        case = queries.case_by_id(tx, case_id)
-        if case is not None and case.state is CaseState.SEGMENTING and case.lease_owner == bench.worker:
-            case.attempts -= stopped
-            allowed = bench.settings.worker.attempts
-            give_back(tx, case, sentence, attempts_allowed=allowed, at=now_utc(), actor=bench.worker)
-
-
-def _in_words(error: Exception) -> str:
-    """Enough to find the place in the log; never a header's text."""
-    return (
-        error.sentence if isinstance(error, Refused) else f"the worker failed with {type(error).__name__}; see its log"
-    )
 
 
 def _told_to_stop() -> bool:

@@ -30,7 +30,8 @@ def warm_model(
         ModelRefused: a network cannot be run, or not on the manifest's tile and classes.
     """
     worker = settings.worker
-    wishes = Wishes(worker.threads, device, worker.engines, _folder(settings) / "prepared")
+    share = worker.memory_share or 1.0
+    wishes = Wishes(worker.threads, device, worker.engines, _folder(settings) / "prepared", share)
     return open_model(package, wishes, Gate(reference_tiles, engine_record(settings), on_engine))
 
 

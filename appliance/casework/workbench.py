@@ -26,6 +26,8 @@ class Workbench:
         should_stop: whether it was asked to stop.
         ring_part: tells the other workers that a model's part of a case waits; False when nobody can hear it.
         device: where its networks run: "auto", "cpu", "cuda" or "cuda:1".
+        on_taken: told the number of the lease of a case that was taken.
+        on_step: told of every sign of progress: step, how much of it is done, of how much.
     """
 
     settings: Settings
@@ -35,6 +37,8 @@ class Workbench:
     should_stop: Callable[[], bool] = lambda: False
     ring_part: Callable[[int, str], bool] = lambda *_: False
     device: str = "auto"
+    on_taken: Callable[[int], None] = lambda _: None
+    on_step: Callable[[str, int, int], None] = lambda *_: None
     _models: dict[str, WarmModel] = field(default_factory=dict)
 
     def warm_up(self) -> None:

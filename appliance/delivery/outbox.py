@@ -1,199 +1,198 @@
-"""The outbox: sends what is due, waits longer after each failure, and moves the case when every destination has it.
+"""The outbox: sends what is due, in order for each patient, waits longer after each failure, and sees to the proof.
 
-Sent, accepted and committed are three things (docs/adr/0007). A result whose UID was seen before is simply sent again:
-the UIDs are derived, so a destination that has it already has the same object.
+Sent, accepted and proved are three things (docs/adr/0007, docs/adr/0030). A result whose UID was seen before is simply
+sent again: the UIDs are derived, so a destination that has it already has the same object.
 """
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+import hashlib
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
-from pydicom.uid import RTStructureSetStorage, SegmentationStorage
-
-from appliance.audit import trail
 from appliance.casework.case import Move, move
-from appliance.delivery.commitment import request_commitment
-from appliance.delivery.store_scu import Caller, NeverDeliverable, NotDelivered, send_files
-from appliance.dicom.uid import derive_uid, is_valid_uid
+from appliance.delivery import settling
+from appliance.delivery.pacing import Pacing
+from appliance.delivery.proving import Prover
+from appliance.delivery.settling import ACTOR, what_and_where
+from appliance.delivery.store_scu import Caller, NeverDeliverable, NotDelivered, PeerAway, send_files
 from appliance.errors import Reason
+from appliance.failpoint import failpoint
 from appliance.records import Database, Transaction, queries
-from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, Result, ResultKind
+from appliance.records.tables import CaseState, Delivery, DeliveryState
 from appliance.settings import Peer, Settings
 from appliance.spool import Spool
 
-ACTOR = "deliverer"
-NOTE_KIND = "commitment"
-_MAX_DOUBLINGS = 16
-_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
-"""An accepted delivery whose destination offers no commitment is not due again."""
-_SOP_CLASSES = {ResultKind.RTSTRUCT: RTStructureSetStorage, ResultKind.SEG: SegmentationStorage}
+Now = Callable[[], datetime]
+"""What time it is, for the rows and the trail."""
 
 
 class Outbox:
-    """Moves deliveries along: pending, accepted, committed."""
+    """Moves deliveries along: pending, accepted, committed. One destination is served by one thread at a time."""
 
-    def __init__(self, settings: Settings, database: Database, spool: Spool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        spool: Spool,
+        pacing: Pacing | None = None,
+        caller: Caller | None = None,
+    ) -> None:
+        delivery = settings.delivery
         self._settings = settings
         self._database = database
         self._spool = spool
-        self._caller = Caller.of(settings, settings.delivery.network_timeout_s)
+        self._pacing = pacing or Pacing(delivery.retry_first_s, delivery.retry_cap_s)
+        self._caller = caller or Caller.of(settings, delivery.network_timeout_s)
+        self._prover = Prover(settings, database, spool, self._caller, self._pacing)
+        longest_s = max(delivery.retry_cap_s, delivery.commitment_wait_s, delivery.sighting_wait_s * 8)
+        self._horizon = timedelta(seconds=longest_s + 1)
+        self._stopping = threading.Event()
+        self._troubled: set[int] = set()
 
     def sweep(self, now: datetime) -> None:
-        """One round: hear what was committed, then send or ask what is due."""
-        self._hear_reports(now)
-        with self._database.reading() as tx:
-            due = [(row.id, row.state, row.destination, row.result) for row in queries.due_deliveries(tx, now)]
-        failing: set[str] = set()
-        for delivery_id, state, destination, result in due:
-            if destination in failing:
-                continue  # once a round is enough: a peer that hangs must not keep the others waiting
-            try:
-                self._attempt(delivery_id, state, destination, result, now)
-            except NotDelivered as problem:
-                failing.add(destination)
-                self._postpone(delivery_id, str(problem), now)
+        """One round, one destination after the other."""
+        self.hear(now)
+        for destination in self.destinations_due(now):
+            self.serve(destination, lambda: now)
 
-    def _attempt(self, delivery_id: int, state: DeliveryState, destination: str, result: Result, now: datetime) -> None:
-        """Send what is pending, or ask for commitment to what was accepted.
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping.is_set()
+
+    def stop_soon(self) -> None:
+        """Send nothing more after the result that is being sent."""
+        self._stopping.set()
+
+    def hang_up(self) -> None:
+        """Break off what is being sent; its row stays as it is, and the same object is sent again."""
+        self._stopping.set()
+        self._caller.hang_up()
+
+    def hear(self, now: datetime) -> None:
+        """Take in what destinations have reported."""
+        self._prover.hear(now)
+
+    def destinations_due(self, now: datetime) -> list[str]:
+        """The destinations for which there is something to do."""
+        with self._database.reading() as tx:
+            return queries.destinations_due(tx, queries.Due(now, self._horizon))
+
+    def serve(self, destination: str, clock: Now) -> None:
+        """Send one destination what is due for it, then ask it about what it accepted; each until the first failure.
+
+        After a failure the destination rests, and is then tried with one result before it gets the others.
+        """
+        for state, step in ((DeliveryState.PENDING, self._send), (DeliveryState.ACCEPTED, self._ask)):
+            name = f"{destination}/{state}"
+            rest_s = self._pacing.rest_s(name)
+            if rest_s > 0.0:
+                self._hold_up(destination, state, rest_s, clock(), "it is waited for")
+                continue
+            for _ in range(self._settings.delivery.round_limit):
+                if self._stopping.is_set() or not self._bring_on(destination, state, step, clock):
+                    break
+
+    def _bring_on(
+        self,
+        destination: str,
+        state: DeliveryState,
+        step: Callable[[Delivery, Peer, datetime], None],
+        clock: Now,
+    ) -> bool:
+        """Take the next delivery one step on; False when there is none, or it failed."""
+        with self._database.reading() as tx:
+            patience = self._settings.delivery.alarm_attempts
+            due = queries.Due(clock(), self._horizon)
+            delivery = queries.next_delivery(tx, destination, state, due, patience=patience, last=self._troubled)
+        if delivery is None:
+            return False
+        try:
+            step(delivery, self._peer(destination), clock())
+        except NotDelivered as problem:
+            self._put_off(delivery, problem, clock())
+            return False
+        self._pacing.succeeded(f"{destination}/{state}")
+        self._troubled.discard(delivery.id)
+        return True
+
+    def _peer(self, destination: str) -> Peer:
+        peer = self._settings.peers.get(destination)
+        if peer is None:
+            raise NotDelivered("it is no longer in peers.toml; restore it there")
+        return peer
+
+    def _send(self, delivery: Delivery, peer: Peer, now: datetime) -> None:
+        """Send a result, if it still is what was made.
 
         Raises:
             NotDelivered: not this time.
         """
-        peer = self._settings.peers.get(destination)
-        if peer is None:
-            raise NotDelivered("it is no longer in peers.toml; restore it there")
-        if state is DeliveryState.PENDING:
-            self._send(delivery_id, peer, result, now)
-        else:
-            self._ask(delivery_id, peer, result, now)
-
-    def _send(self, delivery_id: int, peer: Peer, result: Result, now: datetime) -> None:
+        content = self._spool.result(delivery.result.file)
+        if content is None or hashlib.sha256(content).hexdigest() != delivery.result.digest:
+            self._make_again(delivery, now)
+            return
+        failpoint("delivery_due")
         try:
-            status = send_files(self._caller, peer, [self._spool.root / "results" / result.file])
+            status = send_files(self._caller, peer, [self._spool.root / "results" / delivery.result.file])
         except NeverDeliverable as problem:
-            self._give_up(delivery_id, str(problem), now)
-        else:
-            self._accept(delivery_id, peer, status, now)
-
-    def _accept(self, delivery_id: int, peer: Peer, status: str, now: datetime) -> None:
-        with self._database.transaction() as tx:
-            delivery = queries.delivery_by_id(tx, delivery_id)
-            if delivery is None or delivery.state is not DeliveryState.PENDING:
-                return
-            delivery.state, delivery.sentence = DeliveryState.ACCEPTED, None
-            delivery.next_try_at = now if peer.storage_commitment else _NEVER
-            fields = {**_what_and_where(delivery), "status": status}
-            trail.record(tx, "delivery_accepted", at=now, actor=ACTOR, case_id=delivery.case_id, **fields)
-            self._settle_case(tx, delivery.case, now)
-
-    def _ask(self, delivery_id: int, peer: Peer, result: Result, now: datetime) -> None:
-        """Ask for commitment under a fresh transaction UID, noted before it is sent so that no answer is missed."""
-        wait = timedelta(seconds=self._settings.delivery.commitment_wait_s)
-        with self._database.transaction() as tx:
-            delivery = queries.delivery_by_id(tx, delivery_id)
-            if delivery is None or delivery.state is not DeliveryState.ACCEPTED:
-                return
-            transaction_uid = derive_uid("commitment", result.sop_instance_uid, delivery.destination, now.isoformat())
-            delivery.commitment_uid, delivery.next_try_at = transaction_uid, now + wait
-            fields = {**_what_and_where(delivery), "transaction_uid": transaction_uid}
-            trail.record(tx, "commitment_requested", at=now, actor=ACTOR, case_id=delivery.case_id, **fields)
-        request_commitment(
-            self._caller,
-            peer,
-            (_SOP_CLASSES[result.kind], result.sop_instance_uid),
-            transaction_uid,
-            on_report=lambda fields: self._spool.leave_note(NOTE_KIND, fields),
-        )
-
-    def _hear_reports(self, now: datetime) -> None:
-        for note in self._spool.notes(NOTE_KIND):
             with self._database.transaction() as tx:
-                self._hear(tx, note.fields, now)
-            note.path.unlink()
-
-    def _hear(self, tx: Transaction, report: dict[str, object], now: datetime) -> None:
-        transaction_uid = str(report["transaction_uid"])
-        delivery = queries.delivery_by_commitment(tx, transaction_uid) if is_valid_uid(transaction_uid) else None
-        if delivery is None or delivery.state is not DeliveryState.ACCEPTED:
+                locked = self._still_pending(tx, delivery.id)
+                if locked is not None:
+                    settling.give_up(tx, locked, self._settings.peers, str(problem), now)
             return
-        kept = report["kept"]
-        if isinstance(kept, list) and delivery.result.sop_instance_uid in kept:
-            delivery.state, delivery.sentence = DeliveryState.COMMITTED, None
-            event, fields = "commitment_reported", _what_and_where(delivery)
-        else:
-            wait_s = self._wait_s(delivery.attempts)
-            delivery.attempts += 1
-            delivery.state, delivery.next_try_at = DeliveryState.PENDING, now + timedelta(seconds=wait_s)
-            event, fields = (
-                "commitment_failed",
-                {
-                    **_what_and_where(delivery),
-                    "sentence": f"its report does not list the {delivery.result.kind.in_words} as kept",
-                },
-            )
-        trail.record(tx, event, at=now, actor=ACTOR, case_id=delivery.case_id, **fields)
-        self._settle_case(tx, delivery.case, now)
-
-    def _postpone(self, delivery_id: int, sentence: str, now: datetime) -> None:
+        failpoint("delivery_sent")
         with self._database.transaction() as tx:
-            delivery = queries.delivery_by_id(tx, delivery_id)
-            if delivery is None:
-                return
-            wait_s = self._wait_s(delivery.attempts)
-            delivery.attempts += 1
-            delivery.next_try_at, delivery.sentence = now + timedelta(seconds=wait_s), sentence
-            fields = {**_what_and_where(delivery), "sentence": sentence, "wait_s": wait_s}
-            trail.record(tx, "delivery_tried", at=now, actor=ACTOR, case_id=delivery.case_id, **fields)
+            locked = self._still_pending(tx, delivery.id)
+            if locked is not None:
+                wait = timedelta(seconds=self._settings.delivery.sighting_wait_s)
+                settling.accept(tx, locked, self._settings.peers, status, wait, now)
+        failpoint("delivery_accepted")
 
-    def _wait_s(self, attempts: int) -> float:
-        """Twice as long after each failure, up to the cap."""
-        delivery = self._settings.delivery
-        return float(min(delivery.retry_cap_s, delivery.retry_first_s * 2 ** min(attempts, _MAX_DOUBLINGS)))
+    def _ask(self, delivery: Delivery, peer: Peer, now: datetime) -> None:
+        self._prover.ask(delivery, peer, now)
 
-    def _give_up(self, delivery_id: int, sentence: str, now: datetime) -> None:
-        with self._database.transaction() as tx:
-            delivery = queries.delivery_by_id(tx, delivery_id)
-            if delivery is None:
-                return
-            delivery.state, delivery.sentence = DeliveryState.REFUSED, sentence
-            fields = {**_what_and_where(delivery), "sentence": sentence}
-            trail.record(tx, "delivery_refused", at=now, actor=ACTOR, case_id=delivery.case_id, **fields)
-            self._settle_case(tx, delivery.case, now)
+    def _still_pending(self, tx: Transaction, delivery_id: int) -> Delivery | None:
+        delivery = queries.delivery_by_id(tx, delivery_id)
+        return delivery if delivery is not None and delivery.state is DeliveryState.PENDING else None
 
-    def _settle_case(self, tx: Transaction, case: Case, now: datetime) -> None:
-        """Move the case when the last of its deliveries has come far enough.
+    def _make_again(self, delivery: Delivery, now: datetime) -> None:
+        """The file is not what was made: while nobody has it, the case is worked on again; else nothing can be done.
 
-        A destination that takes no Segmentation gets the structure set alone, and that is enough.
+        Raises:
+            NotDelivered: the case has been delivered, or the file was damaged again and again.
         """
-        tx.flush()
-        every = queries.deliveries_of(tx, case)
-        deliveries = [
-            delivery
-            for delivery in every
-            if delivery.state is not DeliveryState.REFUSED or delivery.result.kind is ResultKind.RTSTRUCT
-        ]
-        if any(delivery.state is DeliveryState.PENDING for delivery in deliveries):
-            return
-        refused = [delivery for delivery in deliveries if delivery.state is DeliveryState.REFUSED]
-        if refused and case.state is CaseState.SENDING:
-            sentence = f"{refused[0].destination} will not take the structure set: {refused[0].sentence}"
-            fields = {"reason": Reason.DESTINATION_REFUSES, "sentence": sentence}
-            move(tx, case, Move.FAIL, at=now, actor=ACTOR, attempts=case.attempts, **fields)
-            return
-        names = ", ".join(dict.fromkeys(delivery.destination for delivery in deliveries))
-        if case.state is CaseState.SENDING:
-            move(tx, case, Move.DELIVER, at=now, actor=ACTOR, destinations=names)
-        if case.state is CaseState.DELIVERED and self._all_committed(deliveries):
-            move(tx, case, Move.COMMIT, at=now, actor=ACTOR, destinations=names)
+        name = delivery.result.file
+        with self._database.transaction() as tx:
+            case = queries.case_by_id(tx, delivery.case_id)
+            if case is not None and case.state is CaseState.SENDING:
+                if case.attempts < self._settings.worker.attempts:
+                    fields = what_and_where(delivery)
+                    move(tx, case, Move.REMAKE, at=now, actor=ACTOR, **fields)
+                    case.rung_at = None
+                else:
+                    sentence = f"{name} was found damaged again and again; examine the disk, then retry the case"
+                    fields = {"reason": Reason.RESULT_INVALID, "sentence": sentence}
+                    move(tx, case, Move.FAIL, at=now, actor=ACTOR, attempts=case.attempts, **fields)
+                return
+        raise NotDelivered(f"{name} is damaged or gone; restore it from a backup, or send the series again")
 
-    def _all_committed(self, deliveries: Sequence[Delivery]) -> bool:
-        committing = [
-            delivery
-            for delivery in deliveries
-            if (peer := self._settings.peers.get(delivery.destination)) is not None and peer.storage_commitment
-        ]
-        return bool(committing) and all(delivery.state is DeliveryState.COMMITTED for delivery in committing)
+    def _put_off(self, delivery: Delivery, problem: NotDelivered, now: datetime) -> None:
+        """Try this one later, longer after each failure, and let its destination rest meanwhile."""
+        name = f"{delivery.destination}/{delivery.state}"
+        if isinstance(problem, PeerAway):
+            wait_s = rest_s = self._pacing.failed(name, at_least=delivery.attempts)
+        else:
+            wait_s, rest_s = self._pacing.wait_s(delivery.attempts), self._pacing.failed(name)
+            self._troubled.add(delivery.id)  # another goes first next time: it may be this one alone
+        with self._database.transaction() as tx:
+            locked = queries.delivery_by_id(tx, delivery.id)
+            if locked is not None and locked.state is delivery.state:
+                alarm_at = self._settings.delivery.alarm_attempts
+                settling.postpone(tx, locked, str(problem), wait_s, now, alarm_at=alarm_at)
+        sentence = str(problem) if isinstance(problem, PeerAway) else f"held up with another result: {problem}"
+        self._hold_up(delivery.destination, delivery.state, rest_s, now, sentence)
 
-
-def _what_and_where(delivery: Delivery) -> dict[str, str]:
-    """What every event of a delivery tells."""
-    return {"object": delivery.result.kind.in_words, "destination": delivery.destination}
+    def _hold_up(self, destination: str, state: DeliveryState, rest_s: float, now: datetime, sentence: str) -> None:
+        with self._database.transaction() as tx:
+            queries.hold_up(tx, destination, state, now + timedelta(seconds=rest_s), self._horizon, sentence)

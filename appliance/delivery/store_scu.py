@@ -2,9 +2,11 @@
 
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from weakref import WeakSet
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
@@ -27,6 +29,10 @@ class NotDelivered(ApplianceError):
     """The peer did not take an object this time; the message says why and trying again may help."""
 
 
+class PeerAway(NotDelivered):
+    """The peer is not there, fell silent, or has no room: whatever else waits for it waits as well."""
+
+
 class NeverDeliverable(ApplianceError):
     """The peer says that it will not take such an object; trying again will not help."""
 
@@ -38,6 +44,7 @@ class Caller:
     ae_title: str
     network_timeout_s: float
     tls_files: TlsFiles | None = None  #: what we show and whom we trust, for peers with `tls`
+    _calls: "WeakSet[Association]" = field(default_factory=WeakSet, compare=False, repr=False)
 
     @classmethod
     def of(cls, settings: Settings, network_timeout_s: float) -> Self:
@@ -50,7 +57,7 @@ class Caller:
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = f"DELINEATE_{__version__}"
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = self.network_timeout_s
-        ae.connection_timeout = min(self.network_timeout_s, 10.0)
+        ae.connection_timeout = min(self.network_timeout_s, 5.0)
         return ae
 
     def associate(
@@ -64,7 +71,7 @@ class Caller:
         """An association with `peer` for the contexts that `ae` asks for, over TLS where it has `tls`.
 
         Raises:
-            NotDelivered: nobody answers there, it is not who it should be, or it rejects us.
+            PeerAway: nobody answers there, it is not who it should be, or it rejects us.
             NeverDeliverable: the peer takes none of the contexts.
         """
         context = self._context(peer)
@@ -73,14 +80,26 @@ class Caller:
             peer.port,
             ae_title=peer.ae_title,
             ext_neg=list(roles),
-            evt_handlers=[(evt.EVT_CONN_OPEN, _send_without_delay), *handlers],
+            evt_handlers=[(evt.EVT_CONN_OPEN, self._begin), *handlers],
             tls_args=None if context is None else (context, peer.host),
         )
         if association.is_established:
             return association
         if association.rejected_contexts:  # all of them, or the association would have come about
             raise NeverDeliverable(_not_accepted(association.rejected_contexts[0].abstract_syntax))
-        raise NotDelivered(self._why_not(association, peer, context))
+        raise PeerAway(self._why_not(association, peer, context))
+
+    def hang_up(self) -> None:
+        """Cut every association that is open, from another thread; whoever waits on one is told that it broke."""
+        for association in list(self._calls):
+            transport = association.dul.socket
+            if transport is not None and transport.socket is not None:
+                with suppress(OSError):  # the other side was quicker
+                    transport.socket.shutdown(socket.SHUT_RDWR)
+
+    def _begin(self, event: evt.Event) -> None:
+        self._calls.add(event.assoc)
+        _send_without_delay(event)
 
     def _context(self, peer: Peer) -> CallingContext | None:
         """What TLS needs, read anew for each call: a certificate that was renewed is used at once."""
@@ -158,12 +177,15 @@ def _send(association: Association, path: Path, sop_class: UID, syntax: UID) -> 
     try:
         status = association.send_c_store(path).get("Status")
     except (RuntimeError, ValueError, OSError) as error:
-        raise NotDelivered(f"the association broke while sending ({error})") from error
-    if status == 0x0000 or (status is not None and status >> 12 == 0xB):
+        raise PeerAway(f"the association broke while sending ({error})") from error
+    if status is None:
+        raise PeerAway("C-STORE was answered by nothing: it broke off, or took longer than the time limit")
+    if status == 0x0000 or status >> 12 == 0xB:
         return f"0x{status:04X}"
-    if status is not None and (status >> 8 == 0xA9 or status >> 12 == 0xC or status == 0x0122):
+    if status >> 8 == 0xA9 or status >> 12 == 0xC or status == 0x0122:
         raise NeverDeliverable(f"C-STORE was answered {_words(status)}")
-    raise NotDelivered(f"C-STORE was answered {_words(status)}")
+    sentence = f"C-STORE was answered {_words(status)}"
+    raise PeerAway(sentence) if status >> 8 == 0xA7 else NotDelivered(sentence)
 
 
 def _not_accepted(sop_class: UID | None, syntax: str = "") -> str:
@@ -190,3 +212,15 @@ def _class_and_syntax(path: Path) -> tuple[UID, UID]:
     except OSError as error:
         raise NotDelivered(f"{path.name} cannot be read ({error.strerror}); restore it from a backup") from error
     return sop_class, syntax
+
+
+def series_of_file(path: Path) -> str:
+    """Series Instance UID of an object that is to be looked for.
+
+    Raises:
+        NotDelivered: the file is gone or damaged.
+    """
+    try:
+        return str(dcmread(path, specific_tags=["SeriesInstanceUID"], stop_before_pixels=True).SeriesInstanceUID)
+    except (InvalidDicomError, AttributeError, OSError) as error:
+        raise NotDelivered(f"{path.name} cannot be read; restore it from a backup") from error

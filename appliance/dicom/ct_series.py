@@ -138,7 +138,7 @@ def assemble_series(slices: Sequence[CtSlice], *, uneven_gaps: bool = False) -> 
 def _check_same_names(slices: Sequence[CtSlice]) -> None:
     """Refuse slices of several patients, studies or frames of reference, and instances that occur twice."""
     rules: tuple[tuple[Reason, str, Callable[[CtSlice], str]], ...] = (
-        (Reason.PATIENT_MIXED, "patients (by ID, name and birth date)", lambda one: one.patient_key),
+        (Reason.PATIENT_MIXED, "patients (by ID, issuer, name and birth date)", lambda one: one.patient_key),
         (Reason.STUDY_MIXED, "studies", lambda one: one.study_instance_uid),
         (Reason.FRAME_OF_REFERENCE_MIXED, "frames of reference", lambda one: one.frame_of_reference_uid),
     )

@@ -66,7 +66,7 @@ class CtSlice:
 
     Attributes:
         path: the file, which also holds the pixels.
-        patient_key: digest of patient ID, name and birth date: equal for one patient, and tells nobody who it is.
+        patient_key: digest of patient ID, issuer, name and birth date: equal for one patient, tells nobody who it is.
         instance_number: the number that the scanner gave the image; it says nothing about order.
         position_mm: centre of the first voxel (LPS).
         row_direction: unit vector along which the column index grows.
@@ -205,8 +205,13 @@ def _read_rescale(header: Header) -> tuple[float, float]:
 
 
 def _patient_key(header: Header) -> str:
-    parts = [header.raw(keyword) for keyword in ("PatientID", "PatientName", "PatientBirthDate")]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+    """Digest of who the patient is; spaces around a value say nothing (PS3.5 §6.2), upper and lower case do.
+
+    An ID belongs to whoever issued it (PS3.3 §C.7.1.1), so the same ID of another issuer is another patient. Texts
+    are compared as they read in the character set of their file.
+    """
+    keywords = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
+    return hashlib.sha256("\0".join(header.text(keyword).strip() for keyword in keywords).encode()).hexdigest()
 
 
 def _copy_elements(header: Header) -> dict[str, bytes]:

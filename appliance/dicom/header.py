@@ -9,6 +9,7 @@ import re
 import struct
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from math import isfinite
@@ -40,6 +41,7 @@ PARSE_ERRORS = (
 )
 
 PIXEL_DATA = 0x7FE00010
+_SENDER = 0x00020016
 _FIRST_PIXEL_ELEMENT = 0x7FE00008  # float pixel data; the offset tables before it are ordinary elements
 _MAX_DECIMAL_BYTES = 64  # PS3.5 allows 16; archives hold longer ones, written by careless anonymisers
 DECIMAL = re.compile(rb" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
@@ -77,9 +79,11 @@ class Header:
         """Return the bytes of an element that must hold something.
 
         Raises:
-            SliceRefused: ELEMENT_MISSING.
+            SliceRefused: ELEMENT_MISSING, or UNREADABLE where the file ends before the element would come.
         """
         value = self.raw(keyword)
+        if not value and self.pixel_offset is None and _tag(keyword) > max(self.elements, default=0):
+            raise _unreadable(f"it ends before {describe(keyword)}, without any pixels")
         if not value:
             raise SliceRefused(
                 Reason.ELEMENT_MISSING,
@@ -192,6 +196,25 @@ def read_header(content: bytes) -> Header:
     except PARSE_ERRORS as error:
         raise _unreadable(f"the parser stopped with {type(error).__name__}") from error
     return Header(meta, elements, syntax, offset, length)
+
+
+def read_sender(beginning: bytes) -> str:
+    """Return who sent a file, by its File Meta Information (PS3.10 §7.1), whatever the rest of it holds.
+
+    Args:
+        beginning: the first bytes of the file; what is cut off is not missed as long as the title is in them.
+
+    Returns:
+        Source Application Entity Title; empty where it cannot be found.
+    """
+    meta: dict[int, bytes] = {}
+    stream = BytesIO(beginning)
+    with warnings.catch_warnings(action="ignore"), suppress(*PARSE_ERRORS, SliceRefused):
+        read_preamble(stream, force=False)
+        for element in data_element_generator(stream, False, True, lambda tag, _vr, _length: tag > _SENDER):
+            if isinstance(element, RawDataElement):
+                meta[int(element.tag)] = element.value or b""
+    return meta.get(_SENDER, b"").strip(b" \0").decode("ascii", errors="replace")
 
 
 def _read_elements(stream: BytesIO, *, implicit: bool, little: bool, stop_at: int) -> dict[int, bytes]:

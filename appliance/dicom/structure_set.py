@@ -30,7 +30,7 @@ from appliance.dicom.roi_elements import (
     source_grid,
     structure_set_roi,
 )
-from appliance.dicom.uid import derive_uid
+from appliance.dicom.uid import derive_uid, is_valid_uid
 from appliance.errors import Reason, ResultRefused
 
 RT_STRUCTURE_SET_STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -96,6 +96,7 @@ class Provenance:
         not_found: names of regions that were asked for and not found, as they would be written.
         to_look_at: names of regions that need a careful look.
         warnings: sentences about the images: where they are not quite what the model was made for.
+        replaces: SOP Instance UID of the structure set of fewer images whose place it takes; empty for none.
 
     Raises:
         ValueError: a text that is empty, too long for its element, or not plain ASCII; or no model.
@@ -111,11 +112,14 @@ class Provenance:
     not_found: tuple[str, ...] = ()
     to_look_at: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    replaces: str = ""
 
     def __post_init__(self) -> None:
         if not self.models:
             raise ValueError("a result is drawn by a model")
-        lists = {"models", "not_found", "to_look_at", "warnings"}
+        if self.replaces and not is_valid_uid(self.replaces):
+            raise ValueError("what is replaced has no valid UID")
+        lists = {"models", "not_found", "to_look_at", "warnings", "replaces"}
         for name in (name for name in self.__slots__ if name not in lists):
             pattern = _SHORT_TEXT if name in ("label", "station_name") else _LONG_TEXT
             if not pattern.fullmatch(getattr(self, name)):
@@ -182,6 +186,7 @@ def build_structure_set(
         StructureSetDescription=description_of(provenance),
         StructureSetDate=date,
         StructureSetTime=time,
+        **_predecessor(provenance, sop_instance_uid),
         FrameOfReferenceUID=series.frame_of_reference_uid,
         ReferencedFrameOfReferenceSequence=[_referenced_frame_of_reference(series)],
         **_regions(series, rois, provenance, form, created_at),
@@ -193,6 +198,13 @@ def build_structure_set(
         referenced_sop_instance_uids=series.sop_instance_uids,
         content=file_of(RT_STRUCTURE_SET_STORAGE, sop_instance_uid, content),
     )
+
+
+def _predecessor(provenance: Provenance, sop_instance_uid: str) -> dict[str, Value]:
+    """Name the structure set that this one replaces (PS3.3 §C.8.8.5), unless it is this one."""
+    if provenance.replaces in {"", sop_instance_uid}:
+        return {}
+    return {"PredecessorStructureSetSequence": [image_reference(RT_STRUCTURE_SET_STORAGE, provenance.replaces)]}
 
 
 def _regions(
@@ -259,6 +271,8 @@ def _check_points(rois: Sequence[DrawnRoi], form: PlanningSystem) -> None:
 def description_of(provenance: Provenance) -> str:
     """Say what made a result, that nobody has reviewed it, what to look at, and what is not in it."""
     said = [f"Automatic draft by {provenance.models_in_words(' and ')}. {WARNING}"]
+    if provenance.replaces:
+        said.append(f"More images came: this replaces structure set {provenance.replaces}.")
     if provenance.to_look_at:
         said.append(f"Look carefully at: {', '.join(provenance.to_look_at)}.")
     if provenance.not_found:

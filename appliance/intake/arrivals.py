@@ -6,14 +6,17 @@ means that it is indexed again, to the same effect.
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from appliance.audit import trail
 from appliance.casework.case import FINAL, Move, move
-from appliance.dicom.ct_slice import parse_slice
-from appliance.dicom.identity import InstanceIdentity, read_identity
+from appliance.casework.operating import still_collects
+from appliance.dicom.header import read_sender
+from appliance.dicom.identity import InstanceIdentity
 from appliance.errors import Reason, SliceRefused
-from appliance.intake.comparison import IsSame, files_hold_one_image
+from appliance.failpoint import failpoint
+from appliance.intake.limited_reading import LimitedReading
 from appliance.records import Database, Transaction, queries
 from appliance.records.tables import Case, CaseState, Instance, InstanceState
 from appliance.spool import Arrival, Spool
@@ -24,6 +27,9 @@ BATCH = 100
 
 GATHER_S = 0.7
 """How long a smaller batch may gather: one transaction and one event for many slices; progress still shows."""
+
+_META_BYTES = 4096
+"""More than our own File Meta Information takes, which says who sent what follows it."""
 
 _OPEN = frozenset({CaseState.RECEIVING, CaseState.INCOMPLETE})
 
@@ -36,46 +42,42 @@ class _Tally:
     repeated: int = 0
 
 
-def index_arrivals(database: Database, spool: Spool, now: datetime, is_same: IsSame = files_hold_one_image) -> int:
+def index_arrivals(database: Database, spool: Spool, now: datetime, reading: LimitedReading) -> int:
     """Index a batch of what has arrived; returns how many objects it held, 0 while a small one still gathers.
 
     Args:
         database: where the rows go.
         spool: where the objects are.
         now: the time of the round.
-        is_same: tells whether two files hold one image; it may run aside, and may raise SliceRefused.
+        reading: reads what nobody has vouched for.
     """
     batch = spool.arrivals(BATCH)
     if not batch or (len(batch) < BATCH and _still_gathers(batch[0], now)):
         return 0
-    read = [(arrival, _identify(arrival)) for arrival in batch]
+    read = list(zip(batch, reading.identities([arrival.path for arrival in batch]), strict=True))
     for arrival, identity in read:
         usable = isinstance(identity, InstanceIdentity)
         path = spool.instance_path(arrival.digest) if usable else spool.quarantine_path(arrival.digest)
         spool.settle(arrival, path)
+        failpoint("arrival_settled")
     with database.transaction() as tx:
-        round_ = _Round(tx, spool, now, is_same)
+        round_ = _Round(tx, spool, now, reading)
         for arrival, identity in read:
             if isinstance(identity, SliceRefused):
                 round_.quarantine(arrival, identity)
             else:
                 round_.index(arrival, identity)
         round_.account()
+    failpoint("arrival_committed")
     for arrival, _ in read:
         spool.release(arrival)
+    failpoint("arrival_released")
     return len(batch)
 
 
 def _still_gathers(oldest: Arrival, now: datetime) -> bool:
     age_s = (now - oldest.at).total_seconds()
     return 0.0 <= age_s < GATHER_S  # a clock that was set back must not hold up what came before
-
-
-def _identify(arrival: Arrival) -> InstanceIdentity | SliceRefused:
-    try:
-        return read_identity(arrival.path)
-    except SliceRefused as refused:
-        return refused
 
 
 @dataclass
@@ -85,7 +87,7 @@ class _Round:
     tx: Transaction
     spool: Spool
     now: datetime
-    is_same: IsSame
+    reading: LimitedReading
     tallies: dict[int, _Tally] = field(default_factory=dict)
 
     def quarantine(self, arrival: Arrival, refused: SliceRefused) -> None:
@@ -93,11 +95,12 @@ class _Round:
         known = queries.instance_by_digest(self.tx, arrival.digest)
         if known is not None:
             known.times_received += 1
+            self._bring_back(known, arrival, self.spool.quarantine_path(arrival.digest))
             return
         self.tx.add(
             Instance(
                 digest=arrival.digest,
-                source_ae="",
+                source_ae=_plain(read_sender(_beginning(self.spool.quarantine_path(arrival.digest))), 16),
                 state=InstanceState.QUARANTINED,
                 reason=refused.reason,
                 sentence=refused.sentence,
@@ -113,6 +116,7 @@ class _Round:
         known = queries.instance_by_digest(self.tx, arrival.digest)
         if known is not None:
             known.times_received += 1
+            self._bring_back(known, arrival, self.spool.instance_path(arrival.digest))
             self._repeat(latest)
             return
         instance = self._instance(arrival, identity)
@@ -138,6 +142,13 @@ class _Round:
                 self._record("slices_received", case_id=case_id, count=tally.added, total=case.slices)
             if tally.repeated:
                 self._record("slices_repeated", case_id=case_id, count=tally.repeated)
+
+    def _bring_back(self, known: Instance, arrival: Arrival, path: Path) -> None:
+        """What retention had removed is here again; its row being locked, nobody removes it now."""
+        if known.removed_at is not None:
+            known.removed_at = None
+            self.tx.flush()
+            self.spool.settle(arrival, path)
 
     def _instance(self, arrival: Arrival, identity: InstanceIdentity) -> Instance:
         instance = Instance(
@@ -165,7 +176,7 @@ class _Round:
         whole = []
         for instance in (twin, newcomer):
             try:
-                parse_slice(self.spool.instance_path(instance.digest))
+                self.reading.slices([self.spool.instance_path(instance.digest)])
                 whole.append(instance)
             except SliceRefused as refused:
                 instance.reason, instance.sentence = refused.reason, refused.sentence
@@ -181,7 +192,9 @@ class _Round:
 
     def _is_one_image(self, first: Instance, second: Instance) -> bool:
         try:
-            return self.is_same(self.spool.instance_path(first.digest), self.spool.instance_path(second.digest))
+            return self.reading.one_image(
+                self.spool.instance_path(first.digest), self.spool.instance_path(second.digest)
+            )
         except SliceRefused:
             return False
 
@@ -193,7 +206,7 @@ class _Round:
 
     def _case_for(self, latest: Case | None, identity: InstanceIdentity) -> Case:
         """The open revision of the series: the latest if it still receives, else a new one with all slices so far."""
-        if latest is not None and latest.state in _OPEN:
+        if latest is not None and (latest.state in _OPEN or still_collects(latest)):
             if latest.state is CaseState.INCOMPLETE:
                 total = latest.slices + 1
                 move(self.tx, latest, Move.RECEIVE_MORE, at=self.now, actor=ACTOR, count=1, total=total)
@@ -234,6 +247,11 @@ def open_case(tx: Transaction, previous: Case | None, identity: InstanceIdentity
     fields = {"revision": case.revision, "source_ae": case.source_ae}
     trail.record(tx, "case_opened", at=now, actor=ACTOR, case_id=case.id, **fields)
     return case
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_META_BYTES)
 
 
 def _plain(text: str, length: int) -> str:

@@ -1,26 +1,38 @@
 """Every question that the appliance asks its database, by name."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import product
 
-from sqlalchemy import delete, func, or_, select
-from sqlalchemy.orm import selectinload
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
+from sqlalchemy.orm import aliased, selectinload
 
 from appliance.records.session import Transaction
 from appliance.records.tables import (
+    NEVER,
     AuditEvent,
     Case,
     CaseInstance,
     CaseState,
+    CountSign,
     Delivery,
     DeliveryState,
     Instance,
     InstanceState,
     Part,
+    PartState,
     Result,
     ResultKind,
 )
+
+_OPEN_DELIVERIES = (DeliveryState.PENDING, DeliveryState.ACCEPTED)
+_SENDING = (CaseState.SENDING, CaseState.DELIVERED)
+"""States of cases whose deliveries are on their way or wait for their proof."""
+
+
+_IN_ONE_QUESTION = 500
+"""Values that are listed in one question; databases have a limit."""
 
 
 def case_by_id(tx: Transaction, case_id: int) -> Case | None:
@@ -32,6 +44,12 @@ def latest_case(tx: Transaction, series_instance_uid: str) -> Case | None:
     """The newest revision of a series, locked for this transaction."""
     query = select(Case).where(Case.series_instance_uid == series_instance_uid)
     return tx.scalar(query.order_by(Case.revision.desc()).limit(1).with_for_update())
+
+
+def earlier_revisions(tx: Transaction, case: Case) -> Sequence[Case]:
+    """The revisions of a series before this one, the newest first, locked for this transaction."""
+    same_series = (Case.series_instance_uid == case.series_instance_uid, Case.revision < case.revision)
+    return tx.scalars(select(Case).where(*same_series).order_by(Case.revision.desc()).with_for_update()).all()
 
 
 def cases_in(tx: Transaction, *states: CaseState) -> Sequence[Case]:
@@ -57,14 +75,27 @@ def cases_with_expired_lease(tx: Transaction, now: datetime) -> Sequence[Case]:
     return tx.scalars(query.order_by(Case.id).with_for_update()).all()
 
 
-def cases_sent_again(tx: Transaction, before: datetime) -> Sequence[Case]:
-    """Cases whose series came again after it had been complete, and has been quiet since `before`."""
-    return tx.scalars(select(Case).where(Case.repeated_at <= before).order_by(Case.id).with_for_update()).all()
+def cases_sent_again(tx: Transaction) -> Sequence[Case]:
+    """Cases whose series came again after it had been complete."""
+    return tx.scalars(select(Case).where(Case.repeated_at.is_not(None)).order_by(Case.id)).all()
+
+
+def cases_to_count(tx: Transaction) -> Sequence[Case]:
+    """Cases that still receive and whose count at the PACS is wanted, the longest waiting first."""
+    open_states = (CaseState.RECEIVING, CaseState.INCOMPLETE)
+    wanted = (Case.count_wanted_at.is_not(None), Case.state.in_(open_states))
+    return tx.scalars(select(Case).where(*wanted).order_by(Case.count_wanted_at, Case.id)).all()
+
+
+def cases_short(tx: Transaction) -> Sequence[Case]:
+    """Cases that wait for slices which the PACS has."""
+    where = (Case.state == CaseState.INCOMPLETE, Case.count_sign == CountSign.SHORT)
+    return tx.scalars(select(Case).where(*where).order_by(Case.id)).all()
 
 
 def instance_by_digest(tx: Transaction, digest: str) -> Instance | None:
-    """The instance with this content, if it ever came."""
-    return tx.scalar(select(Instance).where(Instance.digest == digest))
+    """The instance with this content, if it ever came, locked for this transaction."""
+    return tx.scalar(select(Instance).where(Instance.digest == digest).with_for_update())
 
 
 def kept_instance(tx: Transaction, sop_instance_uid: str) -> Instance | None:
@@ -73,11 +104,30 @@ def kept_instance(tx: Transaction, sop_instance_uid: str) -> Instance | None:
     return tx.scalar(query)
 
 
+def instances_named(tx: Transaction, sop_instance_uid: str) -> Sequence[Instance]:
+    """Every content that came under this SOP Instance UID, whatever became of it."""
+    return tx.scalars(select(Instance).where(Instance.sop_instance_uid == sop_instance_uid)).all()
+
+
 def instances_of(tx: Transaction, case: Case) -> Sequence[Instance]:
-    """The instances of one revision that count, in order of arrival: those set aside since are left out."""
+    """The instances of one revision that count, in order of arrival.
+
+    Those that were set aside since, or whose file retention has removed, are left out.
+    """
     query = select(Instance).join(CaseInstance, CaseInstance.instance_id == Instance.id)
     counting = Instance.state.in_((InstanceState.KEPT, InstanceState.CONFLICT))
-    return tx.scalars(query.where(CaseInstance.case_id == case.id, counting).order_by(Instance.id)).all()
+    return tx.scalars(
+        query.where(CaseInstance.case_id == case.id, counting, Instance.removed_at.is_(None)).order_by(Instance.id)
+    ).all()
+
+
+def sop_instance_uids_here(tx: Transaction, series_instance_uid: str) -> set[str]:
+    """SOP Instance UIDs of a series that came and are no damage, whatever became of its cases."""
+    usable = Instance.state != InstanceState.QUARANTINED
+    rows = tx.scalars(
+        select(Instance.sop_instance_uid).where(Instance.series_instance_uid == series_instance_uid, usable)
+    )
+    return {uid for uid in rows if uid is not None}
 
 
 def quarantined(tx: Transaction, limit: int) -> Sequence[Instance]:
@@ -97,21 +147,122 @@ def join_case(tx: Transaction, case: Case, instances: Iterable[Instance]) -> Non
     tx.add_all(CaseInstance(case_id=case.id, instance_id=instance.id) for instance in instances)
 
 
-def due_deliveries(tx: Transaction, now: datetime) -> Sequence[Delivery]:
-    """Deliveries of cases on their way whose time has come, the longest waiting first."""
-    open_states = (DeliveryState.PENDING, DeliveryState.ACCEPTED)
-    query = (
-        select(Delivery)
-        .join(Case)
-        .options(selectinload(Delivery.case))
-        .where(
-            Delivery.state.in_(open_states),
-            Delivery.next_try_at <= now,
-            Case.state.in_((CaseState.SENDING, CaseState.DELIVERED)),
-        )
-        .order_by(Delivery.next_try_at, Delivery.id)
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When a delivery is due.
+
+    Attributes:
+        now: the time.
+        horizon: nothing is ever put off for longer than this: what says so was put off by a clock that was wrong, and
+            is due now.
+    """
+
+    now: datetime
+    horizon: timedelta
+
+
+def destinations_due(tx: Transaction, due: Due) -> list[str]:
+    """The destinations for which something is due, the longest waiting first."""
+    query = select(Delivery.destination).join(Case).where(_is_due(due))
+    return list(tx.scalars(query.group_by(Delivery.destination).order_by(func.min(Delivery.id))))
+
+
+def next_delivery(
+    tx: Transaction,
+    destination: str,
+    state: DeliveryState,
+    due: Due,
+    *,
+    patience: int,
+    last: Collection[int] = (),
+) -> Delivery | None:
+    """What one destination is to be sent next (pending), or asked about next (accepted); None when nothing is due.
+
+    A result waits for every earlier one of the same patient that is still to be sent there, unless that has failed
+    `patience` times: one that nobody takes must not hold up the others for ever. Those in `last` are tried when no
+    other is due.
+    """
+    query = select(Delivery).join(Case).options(selectinload(Delivery.case))
+    query = query.where(Delivery.destination == destination, Delivery.state == state, _is_due(due))
+    if state is DeliveryState.PENDING:
+        query = query.where(~_held_back(patience))
+    return tx.scalar(query.order_by(Delivery.id.in_(last), Delivery.id).limit(1))
+
+
+def _is_due(due: Due) -> ColumnElement[bool]:
+    wrong_clock = and_(Delivery.next_try_at > due.now + due.horizon, Delivery.next_try_at < NEVER)
+    in_time = or_(Delivery.next_try_at <= due.now, wrong_clock)
+    return and_(Delivery.state.in_(_OPEN_DELIVERIES), in_time, Case.state.in_(_SENDING))
+
+
+def _held_back(patience: int) -> ColumnElement[bool]:
+    earlier, its_case = aliased(Delivery), aliased(Case)
+    same_patient = or_(
+        and_(its_case.patient_id == Case.patient_id, Case.patient_id != ""),
+        its_case.study_instance_uid == Case.study_instance_uid,
     )
-    return tx.scalars(query).all()
+    return exists().where(
+        earlier.destination == Delivery.destination,
+        earlier.id < Delivery.id,
+        earlier.state == DeliveryState.PENDING,
+        earlier.attempts < patience,
+        its_case.id == earlier.case_id,
+        its_case.state.in_(_SENDING),
+        same_patient,
+    )
+
+
+def hold_up(
+    tx: Transaction, destination: str, state: DeliveryState, until: datetime, horizon: timedelta, sentence: str
+) -> None:
+    """Nothing in `state` is brought on at a destination before `until`, and the rows say so."""
+    early = or_(
+        Delivery.next_try_at < until, and_(Delivery.next_try_at > until + horizon, Delivery.next_try_at < NEVER)
+    )
+    waiting = and_(Delivery.destination == destination, Delivery.state == state, early)
+    tx.execute(
+        update(Delivery)
+        .where(waiting)
+        .values(next_try_at=until, sentence=func.coalesce(Delivery.sentence, sentence))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def delivered_since(tx: Transaction, destination: str, since: datetime) -> Sequence[Delivery]:
+    """What a destination has accepted of cases that were delivered since then, unless a later revision replaced it."""
+    later = aliased(Case)
+    replaced = exists().where(later.series_instance_uid == Case.series_instance_uid, later.revision > Case.revision)
+    query = select(Delivery).join(Case).join(Result, Result.id == Delivery.result_id)
+    query = query.options(selectinload(Delivery.case)).where(
+        Delivery.destination == destination,
+        Delivery.state.in_((DeliveryState.ACCEPTED, DeliveryState.COMMITTED)),
+        Case.state.in_((CaseState.SENDING, CaseState.DELIVERED, CaseState.COMMITTED)),
+        Case.entered_state_at >= since,
+        Result.removed_at.is_(None),
+        ~replaced,
+    )
+    return tx.scalars(query.order_by(Delivery.id)).all()
+
+
+def known_series(tx: Transaction, series_instance_uids: Sequence[str]) -> set[str]:
+    """Those of the series of which something has come."""
+    known: set[str] = set()
+    for first in range(0, len(series_instance_uids), _IN_ONE_QUESTION):
+        some = series_instance_uids[first : first + _IN_ONE_QUESTION]
+        known |= set(tx.scalars(select(Case.series_instance_uid).where(Case.series_instance_uid.in_(some))))
+    return known
+
+
+def cases_without_result(tx: Transaction, since: datetime, before: datetime) -> Sequence[Case]:
+    """Cases that came since then and have neither ended nor moved since `before`, and those that failed."""
+    ended = (CaseState.DELIVERED, CaseState.COMMITTED, CaseState.REFUSED, CaseState.CANCELLED, CaseState.SUPERSEDED)
+    query = select(Case).where(Case.state.not_in(ended), Case.first_arrival_at >= since)
+    return tx.scalars(query.where(Case.entered_state_at < before).order_by(Case.id)).all()
+
+
+def last_event(tx: Transaction, event: str) -> datetime | None:
+    """When something of this kind happened last."""
+    return tx.scalar(select(AuditEvent.at).where(AuditEvent.event == event).order_by(AuditEvent.id.desc()).limit(1))
 
 
 def delivery_by_id(tx: Transaction, delivery_id: int) -> Delivery | None:
@@ -145,6 +296,7 @@ def note_results(tx: Transaction, case: Case, made: Iterable[Result]) -> None:
         same = new.pop(old.kind, None)
         if same is not None:
             old.sop_instance_uid, old.digest, old.file = same.sop_instance_uid, same.digest, same.file
+            old.removed_at = None
             continue
         tx.execute(delete(Delivery).where(Delivery.result_id == old.id))
         case.results.remove(old)
@@ -160,7 +312,8 @@ def put_in_outbox(tx: Transaction, case: Case, destinations: Iterable[str], now:
         if delivery is None:
             delivery = Delivery(case_id=case.id, result_id=result.id, destination=destination)
         delivery.state, delivery.next_try_at, delivery.attempts = DeliveryState.PENDING, now, 0
-        delivery.sentence = None
+        delivery.sentence = delivery.proof = delivery.proved_at = None
+        delivery.unseen = 0
         tx.add(delivery)
 
 
@@ -180,6 +333,12 @@ def part_of(tx: Transaction, case_id: int, model: str) -> Part | None:
     Whoever locks a part as well as its case locks the part first; an event of the case counts as locking it.
     """
     return tx.scalar(select(Part).where(Part.case_id == case_id, Part.model == model).with_for_update())
+
+
+def parts_in_work(tx: Transaction, worker: str) -> Sequence[Part]:
+    """The parts that a worker is at, locked for this transaction."""
+    query = select(Part).where(Part.lease_owner == worker, Part.state == PartState.WORKING)
+    return tx.scalars(query.order_by(Part.id).with_for_update()).all()
 
 
 def idle_parts(tx: Transaction) -> Sequence[Part]:

@@ -8,6 +8,9 @@ from sqlalchemy import JSON, DateTime, Enum, ForeignKey, Index, String, Text, Ty
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+"""When an accepted delivery is due again whose destination offers no proof."""
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """A timezone-aware instant, kept as UTC; SQLite forgets the zone, so it is put back on reading."""
@@ -37,10 +40,11 @@ class CaseState(StrEnum):
     SEGMENTING = "segmenting"  #: a worker holds the lease
     SENDING = "sending"  #: the result is durable and on its way to the destinations
     DELIVERED = "delivered"  #: every destination accepted the result
-    COMMITTED = "committed"  #: every destination that offers storage commitment has committed to it
+    COMMITTED = "committed"  #: every destination that can be asked has proved that it keeps the result
     REFUSED = "refused"  #: the input or the result failed a check; the reason says which
-    FAILED = "failed"  #: parked after too many attempts; an operator can retry it
-    SUPERSEDED = "superseded"  #: a later revision of the same series took its place before it was finished
+    FAILED = "failed"  #: parked after too many attempts or by an operator, who can retry it
+    CANCELLED = "cancelled"  #: ended by an operator, who can take that back
+    SUPERSEDED = "superseded"  #: a later revision of the same series took its place
 
 
 class InstanceState(StrEnum):
@@ -50,6 +54,16 @@ class InstanceState(StrEnum):
     EQUIVALENT = "equivalent"  #: the same image as a kept one in another transfer syntax; kept beside it
     CONFLICT = "conflict"  #: same SOP Instance UID as a kept one, other content; kept beside it
     QUARANTINED = "quarantined"  #: could not be used as an instance of any series
+
+
+class CountSign(StrEnum):
+    """What the PACS's own number of slices says about a series."""
+
+    NOT_ASKED = "not_asked"  #: nobody is asked
+    UNANSWERED = "unanswered"  #: the count is not confirmed: the PACS was asked and did not say
+    SHORT = "short"  #: the PACS has more slices than are here
+    CONFIRMED = "confirmed"  #: as many are here
+    SURPLUS = "surplus"  #: more are here
 
 
 class PartState(StrEnum):
@@ -77,8 +91,15 @@ class DeliveryState(StrEnum):
 
     PENDING = "pending"  #: to be sent at `next_try_at`
     ACCEPTED = "accepted"  #: C-STORE answered success
-    COMMITTED = "committed"  #: storage commitment reported success
+    COMMITTED = "committed"  #: proved to be kept; `Delivery.proof` says how
     REFUSED = "refused"  #: the destination will never take it
+
+
+class Proof(StrEnum):
+    """How it is known that a destination keeps a result."""
+
+    COMMITMENT = "commitment"  #: its storage commitment report lists it
+    SIGHTING = "sighting"  #: it was seen there by C-FIND
 
 
 def _state_column(states: type[StrEnum]) -> Enum:
@@ -111,6 +132,7 @@ class Instance(Base):
     sentence: Mapped[str | None] = mapped_column(Text)
     times_received: Mapped[int] = mapped_column(default=1)
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: when its file was removed by retention
 
 
 class Case(Base):
@@ -138,11 +160,21 @@ class Case(Base):
     entered_state_at: Mapped[datetime] = mapped_column(UtcDateTime)
     repeated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: last time that known slices came again
     rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    attempts: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)  #: how often a worker was lost with it; a person sets it back
+    leases: Mapped[int] = mapped_column(default=0)  #: how often a worker has taken it; never goes back (fencing)
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     progress: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    forced_by: Mapped[str | None] = mapped_column(String(40))  #: who asks that its slices be taken as all there are
+    forced_why: Mapped[str | None] = mapped_column(Text)
     input_digest: Mapped[str | None] = mapped_column(String(64))
+    foreseen_protocol: Mapped[str | None] = mapped_column(String(31))
+    """What its first slice is for; its settings hold while the series still receives."""
+    count_sign: Mapped[CountSign] = mapped_column(_state_column(CountSign), default=CountSign.NOT_ASKED)
+    count_wanted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: since when the PACS's count is wanted
+    count_asked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: when the PACS was last asked, to the end
+    expected_slices: Mapped[int | None]  #: the PACS's count, when it last said one
+    count_sentence: Mapped[str | None] = mapped_column(Text)  #: why there is no count
 
     instances: Mapped[list[Instance]] = relationship(secondary="case_instances", order_by=Instance.id)
     results: Mapped[list["Result"]] = relationship(order_by="Result.id", lazy="selectin", cascade="all, delete-orphan")
@@ -197,6 +229,7 @@ class Result(Base):
     sop_instance_uid: Mapped[str] = mapped_column(String(64))
     digest: Mapped[str] = mapped_column(String(64))
     file: Mapped[str] = mapped_column(String(120))
+    removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: when its file was removed by retention
 
 
 class Delivery(Base):
@@ -217,19 +250,63 @@ class Delivery(Base):
     next_try_at: Mapped[datetime] = mapped_column(UtcDateTime)
     sentence: Mapped[str | None] = mapped_column(Text)
     commitment_uid: Mapped[str | None] = mapped_column(String(64), unique=True)
+    last_tried_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_answer: Mapped[str | None] = mapped_column(Text)  #: what the destination answered then, or that nobody did
+    unseen: Mapped[int] = mapped_column(default=0)  #: how often it was looked for in vain since it was accepted
+    proof: Mapped[Proof | None] = mapped_column(_state_column(Proof))
+    proved_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     case: Mapped[Case] = relationship(back_populates="deliveries")
     result: Mapped[Result] = relationship(lazy="selectin")
 
 
 class AuditEvent(Base):
-    """One thing that happened; rows are only ever added (audit/trail.py)."""
+    """One thing that happened; rows are only ever added (audit/trail.py), and triggers refuse anything else.
+
+    The id is its number in the chain, from 1 without a gap (records/chain.py).
+    """
 
     __tablename__ = "audit_events"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     case_id: Mapped[int | None] = mapped_column(ForeignKey("cases.id"), index=True)
     event: Mapped[str] = mapped_column(String(40))
     actor: Mapped[str] = mapped_column(String(40))
     fields: Mapped[dict[str, Any]] = mapped_column(JSON)
+    previous: Mapped[str] = mapped_column(String(64))
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class AuditHead(Base):
+    """The end of the chain: one row, whose lock is every transaction's last."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seq: Mapped[int]
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class SignedHead(Base):
+    """The end of the chain as it was signed at some moment; only ever added, as the events are."""
+
+    __tablename__ = "audit_signed_heads"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    day: Mapped[str] = mapped_column(String(10))  #: in UTC, YYYY-MM-DD
+    seq: Mapped[int]
+    hash: Mapped[str] = mapped_column(String(64))
+    events: Mapped[int]
+    station: Mapped[str] = mapped_column(String(16))
+    key: Mapped[str] = mapped_column(String(64))  #: SHA-256 of the public key
+    signature: Mapped[str] = mapped_column(String(128))
+
+
+class AuditCursor(Base):
+    """How far the trail was handed to somebody outside, such as the collector of audit messages."""
+
+    __tablename__ = "audit_cursors"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    seq: Mapped[int]

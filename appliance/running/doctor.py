@@ -9,6 +9,7 @@ from datetime import timedelta
 from enum import StrEnum
 from functools import partial
 
+from appliance.audit.feed import collector_of
 from appliance.casework.warm_models import engine_record
 from appliance.clock import now_utc
 from appliance.delivery.store_scu import Caller, NotDelivered, echo
@@ -61,6 +62,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _ending(settings.tls_files)
     yield _database(settings)
     yield _broker(settings, running=running)
+    if settings.audit.collector is not None:
+        yield _try("audit collector", partial(_collector, settings))
     caller = Caller.of(settings, 5.0)
     for name, peer in settings.peers.items():
         yield _try(f"peer {name}", partial(_echo, caller, peer))
@@ -220,6 +223,11 @@ def _broker(settings: Settings, *, running: bool) -> Finding:
     if settings.broker.url is None and not running:
         return Finding("broker", Verdict.NOTE, "embedded Valkey, not running; `delineate up` starts it")
     return Finding("broker", Verdict.WRONG, f"{kind}: {problem}; start it or correct broker.url")
+
+
+def _collector(settings: Settings) -> str:
+    collector_of(settings).deliver([])
+    return f"{settings.audit.collector} takes connections and ends them as it should"
 
 
 def _echo(caller: Caller, peer: Peer) -> str:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from appliance.audit.trail import TrailEntry
-from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, PartState, ResultKind
+from appliance.records.tables import Case, CaseState, CountSign, Delivery, DeliveryState, PartState, ResultKind
 from appliance.segmentation.pace import in_words
 from appliance.settings import Settings
 
@@ -19,6 +19,9 @@ _COLOURS = {
     CaseState.FAILED: "red",
     CaseState.INCOMPLETE: "yellow",
 }
+_PAST_COMPLETION = frozenset(
+    {CaseState.QUEUED, CaseState.SEGMENTING, CaseState.SENDING, CaseState.DELIVERED, CaseState.COMMITTED}
+)
 
 
 def local(at: datetime) -> str:
@@ -38,8 +41,19 @@ def case_line(case: Case, settings: Settings, now: datetime, to_look_at: Sequenc
 
 def what_now(case: Case, settings: Settings, now: datetime) -> str:
     """One sentence: what the case waits for, or why it ended."""
+    words = _what_now(case, settings, now)
+    if case.count_sign is CountSign.UNANSWERED and case.state in _PAST_COMPLETION:
+        words += "; count not confirmed"
+    return words
+
+
+def _what_now(case: Case, settings: Settings, now: datetime) -> str:
     if case.state is CaseState.RECEIVING:
-        return f"complete if quiet for {countdown_s(case, settings, now):.0f} s more"
+        left_s = countdown_s(case, settings, now)
+        asking = case.count_wanted_at is not None and left_s <= 0
+        return "asking for the PACS's count" if asking else f"complete if quiet for {left_s:.0f} s more"
+    if case.state is CaseState.INCOMPLETE:
+        return f"{case.sentence}, waiting {countdown_s(case, settings, now):.0f} s more ({case.reason})"
     if case.state is CaseState.SEGMENTING:
         return progress_words(case)
     if case.state in {CaseState.SENDING, CaseState.DELIVERED, CaseState.COMMITTED}:
@@ -58,9 +72,11 @@ def _delivery_words(delivery: Delivery) -> str:
 
 
 def countdown_s(case: Case, settings: Settings, now: datetime) -> float:
-    """Seconds until a quiet series is examined."""
-    due = case.last_arrival_at + timedelta(seconds=settings.intake.series_quiet_s)
-    return max(0.0, (due - now).total_seconds())
+    """Seconds until a quiet series is examined, or one that waits for slices is given up."""
+    rules = settings.completion_rules(case.foreseen_protocol, case.source_ae)
+    waits = case.state is CaseState.INCOMPLETE
+    begin, wait_s = (case.entered_state_at, rules.incomplete_wait_s) if waits else (case.last_arrival_at, rules.quiet_s)
+    return max(0.0, (begin + timedelta(seconds=wait_s) - now).total_seconds())
 
 
 def progress_words(case: Case) -> str:
@@ -98,5 +114,10 @@ def trail_table(entries: Sequence[TrailEntry], title: str) -> Table:
     """An audit trail as a table."""
     table = Table("Time", "Who", "What", title=title, title_justify="left")
     for entry in entries:
-        table.add_row(local(entry.at), entry.actor, Text(entry.words))
+        table.add_row(local(entry.at), Text(_harmless(entry.actor)), Text(_harmless(entry.words)))
     return table
+
+
+def _harmless(text: str) -> str:
+    """A text that may hold what a stranger called itself: nothing in it moves a cursor or changes a colour."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)

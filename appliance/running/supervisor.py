@@ -1,6 +1,6 @@
 """`delineate up`: the embedded broker, and the roles as child processes that are started again when they die.
 
-There is a worker for each device.
+There is a worker for each device. The listener starts at once; what needs rows starts when the database is there.
 """
 
 import fcntl
@@ -8,17 +8,17 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import structlog
 
-from appliance.audit import trail
-from appliance.clock import monotonic_s, now_utc
+from appliance.clock import monotonic_s
 from appliance.errors import SettingsError
 from appliance.records import Database
-from appliance.records.session import DatabaseUnavailable
 from appliance.running.broker import EmbeddedBroker
+from appliance.running.chronicle import Chronicle
 from appliance.running.roles import ROLES, check_tls, stop_on_signal
+from appliance.running.schema_first import SchemaFirst
 from appliance.settings import Settings
 
 STOP_WITHIN_S = 8.0
@@ -26,6 +26,7 @@ STOP_WITHIN_S = 8.0
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _HEALTHY_AFTER_S = 0.5, 30.0, 60.0
 _BROKER_AGAIN_S = 5.0
+_NEEDS_NO_ROWS = frozenset({"listen"})
 
 log = structlog.get_logger()
 
@@ -51,7 +52,9 @@ class Supervisor:
         self._children += [_Child("work", ("--device", device)) for device in settings.worker.devices]
         self._broker = EmbeddedBroker(settings) if settings.broker.url is None else None
         self._broker_again_s = 0.0
-        self._database = Database(settings.database_url)
+        database = Database(settings.database_url)
+        self._schema = SchemaFirst(database)
+        self._chronicle = Chronicle(database, self._schema.is_there)
 
     def run(self) -> None:
         """Start everything, watch it, and stop it all on SIGTERM or SIGINT.
@@ -59,14 +62,15 @@ class Supervisor:
         Raises:
             SettingsError: another supervisor runs on this data folder, the broker's port is taken, or a certificate
                 cannot be used.
-            DatabaseUnavailable: the database cannot be reached or brought to this version.
+            DatabaseUnsafe: the database may lose what it commits.
         """
         stop = stop_on_signal()
         check_tls(self._settings)
         with _only_one(self._settings.data_dir):
-            self._database.migrate()
             if self._broker is not None:
                 self._broker.start()
+            self._schema.begin(stop)
+            self._chronicle.begin()
             try:
                 while not stop.wait(0.2):
                     self._look_after()
@@ -75,10 +79,12 @@ class Supervisor:
 
     def _look_after(self) -> None:
         self._look_after_broker()
+        has_rows = self._schema.is_there()
         for child in self._children:
             if child.process is not None and child.process.poll() is not None:
                 self._mourn(child, child.process.returncode)
-            if child.process is None and monotonic_s() >= child.start_again_s:
+            may_start = has_rows or child.role in _NEEDS_NO_ROWS
+            if child.process is None and may_start and monotonic_s() >= child.start_again_s:
                 self._start(child)
 
     def _look_after_broker(self) -> None:
@@ -110,12 +116,7 @@ class Supervisor:
 
     def _note_death(self, role: str, exit_code: int) -> None:
         log.error("died", role=role, exit_code=exit_code)
-        try:
-            with self._database.transaction() as tx:
-                names: dict[str, Any] = {"process": role, "exit_code": exit_code}
-                trail.record(tx, "process_restarted", at=now_utc(), actor="supervisor", **names)
-        except DatabaseUnavailable as away:
-            log.warning("database_unavailable", error=str(away))
+        self._chronicle.tell("process_restarted", process=role, exit_code=exit_code)
 
     def _stop_all(self) -> None:
         processes = [child.process for child in self._children if child.process is not None]
@@ -131,6 +132,7 @@ class Supervisor:
                 process.wait()
         if self._broker is not None:
             self._broker.stop()
+        self._chronicle.end()
         log.info("stopped")
 
 

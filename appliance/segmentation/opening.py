@@ -91,13 +91,21 @@ class WarmModel:
         package: a checked package.
         ladder: engines that may be used, the best first, the reference last.
         others: engines that are not used.
+        memory_share: how much of the host's free memory a scan may be planned with.
 
     Raises:
         ModelRefused: MODEL_INVALID if a network cannot be run, MEMORY_TOO_SMALL if no engine has room to load it.
     """
 
-    def __init__(self, package: ModelPackage, ladder: Sequence[Examined], others: Sequence[Examined] = ()) -> None:
+    def __init__(
+        self,
+        package: ModelPackage,
+        ladder: Sequence[Examined],
+        others: Sequence[Examined] = (),
+        memory_share: float = 1.0,
+    ) -> None:
         self.package = package
+        self._memory_share = memory_share
         self._ladder, self._others = tuple(ladder), tuple(others)
         with _room_or_refused(package):
             self._networks = tuple(
@@ -122,7 +130,7 @@ class WarmModel:
         Raises:
             SeriesRefused: MEMORY_TOO_SMALL.
         """
-        free = Free(host_free_bytes(), self._ladder[0].candidate.free_device_bytes())
+        free = Free(int(host_free_bytes() * self._memory_share), self._ladder[0].candidate.free_device_bytes())
         needs = [self._needs(position) for position in range(len(self._ladder))]
         return plan_memory(self.package.manifest, scan, needs, free)
 
@@ -157,7 +165,8 @@ def open_model(package: ModelPackage, wishes: Wishes, gate: Gate) -> WarmModel:
     """
     examined = gate.examined(package, wishes)
     ladder = _ladder(examined, wishes)
-    model = WarmModel(package, ladder, [one for one in examined if one not in ladder])
+    others = [one for one in examined if one not in ladder]
+    model = WarmModel(package, ladder, others, wishes.memory_share)
     gate.note(package, model.words)
     return model
 

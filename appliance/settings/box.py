@@ -95,6 +95,18 @@ class IntakeSettings(Section):
     """With less free space, objects are answered 0xA700 (out of resources)."""
 
 
+class StepLimits(Section):
+    """`[worker.step_limits_s]`: seconds that a step of a case may go without getting any further; then it is ended."""
+
+    engines: Seconds = 3600.0  #: loading models, and examining the engines of this box for a new one
+    read: Seconds = 600.0  #: one slice's header
+    load: Seconds = 600.0  #: one slice's pixels
+    segment: Seconds = 900.0  #: one run of a network
+    structures: Seconds = 1800.0  #: making all structures of what the networks found
+    contours: Seconds = 1800.0  #: contouring one structure
+    write: Seconds = 1800.0  #: writing and checking the results
+
+
 class WorkerSettings(Section):
     """`[worker]`: how cases are segmented."""
 
@@ -105,15 +117,39 @@ class WorkerSettings(Section):
     """What may run the networks, the preferred first; none named: whatever is fastest and gives the same answers."""
     lease_s: Seconds = 60.0  #: a worker that shows no progress for this long has lost its case
     attempts: Annotated[int, Field(ge=1)] = 3  #: a case that failed this often is parked
+    step_limits_s: StepLimits = StepLimits()
+    memory_mb: Annotated[int, Field(ge=256)] | None = None
+    """A case that takes more memory than this is ended; when absent: more than there was when it was begun."""
+    memory_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """How much of the free memory one worker plans with; when absent, workers on one box have equal shares."""
 
 
 class DeliverySettings(Section):
-    """`[delivery]`: how results are sent."""
+    """`[delivery]`: how results are sent, proved and looked for again."""
 
     retry_first_s: Seconds = 5.0
     retry_cap_s: Seconds = 900.0
+    alarm_attempts: Annotated[int, Field(ge=1)] = 12
+    """After so many attempts an alarm is written, once; the attempts go on at the cap."""
+    round_limit: Annotated[int, Field(ge=1)] = 20  #: results that one destination is sent in a row
     commitment_wait_s: Seconds = 120.0  #: how long a destination may take to commit before it is asked again
+    sighting_wait_s: Seconds = 10.0  #: how long after sending a result is looked for where C-FIND is the proof
     network_timeout_s: Seconds = 30.0
+    reconcile_hour: Annotated[int, Field(ge=0, le=23)] = 3  #: local: when the PACS is compared with the rows
+    reconcile_days: Annotated[int, Field(ge=1, le=365)] = 7  #: how far back
+
+
+Days = Annotated[int, Field(ge=0, le=36_500)]
+
+
+class RetentionSettings(Section):
+    """`[retention]`: how long files stay, in days; 0 keeps them for ever. Rows and events always stay."""
+
+    images_days: Days = 30  #: CT images, after every destination has proved that it keeps their result
+    results_days: Days = 365  #: results, after the same proof
+    refused_days: Days = 90  #: CT images of a series that was refused, after the refusal
+    quarantine_days: Days = 90  #: objects that were set aside, after they came
+    hour: Annotated[int, Field(ge=0, le=23)] = 4  #: local: when files are removed
 
 
 class Peer(Section):
@@ -127,6 +163,27 @@ class Peer(Section):
     """SHA-256 fingerprint of its certificate, or a name in it; when absent and it is called, `host` must be in it."""
     addresses: tuple[Network, ...] = ()  #: where it may call from; from anywhere when empty
     storage_commitment: bool = False  #: ask it to commit to what it accepted (PS3.4 Annex J)
+    query: bool = False  #: it answers C-FIND (PS3.4 Annex C, Study Root), so it is asked, and can be fetched from
+    retrieve: Literal["get", "move"] = "get"
+    """How it is fetched from: C-GET, or C-MOVE to ourselves, for which it must know our title, address and port."""
+
+
+class QuerySettings(Section):
+    """`[query]`: how other nodes are asked and fetched from."""
+
+    timeout_s: Seconds = 15.0  #: C-FIND: a node that says nothing for this long, or is not done after four times that
+    retrieve_timeout_s: Seconds = 300.0  #: C-GET and C-MOVE: a node that says nothing for this long
+
+
+class AuditSettings(Section):
+    """`[audit]`: who is told what happened (docs/audit.md)."""
+
+    collector: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]+):[0-9]{1,5}$")] | None = None
+    """host:port of a syslog collector of DICOM audit messages; nobody is told when absent."""
+    collector_tls: bool = True  #: RFC 5425 with the files of [tls]; off: plain TCP, which anybody on the way can read
+    collector_certificate: CertificateName | None = None
+    """SHA-256 fingerprint of its certificate, or a name in it; when absent, its host must be in it."""
+    collector_timeout_s: Seconds = 30.0  #: how long it may take for what it is sent at once
 
 
 class BoxSettings(Section):
@@ -139,3 +196,6 @@ class BoxSettings(Section):
     intake: IntakeSettings = IntakeSettings()
     worker: WorkerSettings = WorkerSettings()
     delivery: DeliverySettings = DeliverySettings()
+    audit: AuditSettings = AuditSettings()
+    retention: RetentionSettings = RetentionSettings()
+    query: QuerySettings = QuerySettings()

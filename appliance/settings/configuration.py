@@ -14,6 +14,7 @@ from appliance.dicom.planning_system import PlanningSystem
 from appliance.dicom.roi import RoiTemplate
 from appliance.errors import SettingsError
 from appliance.settings.box import BoxSettings, Peer
+from appliance.settings.completion import CompletionRules, completion_rules
 from appliance.settings.places import Key, Mistake, TomlFile
 from appliance.settings.protocol import Protocol
 from appliance.settings.tls import TlsFiles
@@ -49,7 +50,25 @@ class Settings(BoxSettings):
         for number, one in enumerate(protocol.derived):
             for name in (one.roi, *one.sources):
                 yield "ROI", name, self.rois, ("derived", number)
+        if protocol.completion.count_peer is not None:
+            yield "peer", protocol.completion.count_peer, self.peers, ("completion", "count_peer")
+        if protocol.fetch is not None:
+            yield "peer", protocol.fetch.peer, self.peers, ("fetch", "peer")
         yield "planning system", protocol.planning_system, self._known_planning_systems, ("planning_system",)
+
+    @model_validator(mode="after")
+    def _who_is_asked_answers(self) -> Self:
+        for protocol in self.protocols.values():
+            asked = {("completion", "count_peer"): protocol.completion.count_peer}
+            if protocol.fetch is not None:
+                asked["fetch", "peer"] = protocol.fetch.peer
+            for keys, name in asked.items():
+                if name is not None and not self.peers[name].query:
+                    sentence = f"{name} is not to be asked; give it `query = true` in peers.toml if it answers C-FIND"
+                    raise Mistake(
+                        f"protocol {protocol.name}: {sentence}", keys, word=name, file=("protocols", protocol.name)
+                    )
+        return self
 
     @model_validator(mode="after")
     def _roi_numbers_differ(self) -> Self:
@@ -82,6 +101,16 @@ class Settings(BoxSettings):
         By its name in rois.toml, in the order of the results.
         """
         return written_templates(protocol, self.rois, self.planning_system_of(protocol))
+
+    def completion_rules(self, protocol: str | None, source_ae: str) -> CompletionRules:
+        """When a series is complete.
+
+        Args:
+            protocol: the name of the one that takes it, if any does.
+            source_ae: who sent it.
+        """
+        chosen = self.protocols.get(protocol or "")
+        return completion_rules(chosen.completion if chosen else None, self.intake, self.peers, source_ae)
 
     @property
     def data_dir(self) -> Path:
@@ -128,6 +157,9 @@ class Settings(BoxSettings):
             raise Mistake("[tls] needs certificate, key and authorities, all three", ("tls",))
         if self.tls_files is None and self.intake.tls != "off":
             raise Mistake(f"intake.tls is {self.intake.tls}, but there is no table [tls]; add it", ("intake", "tls"))
+        if self.audit.collector is not None and self.audit.collector_tls and self.tls_files is None:
+            sentence = "audit.collector needs a table [tls]; add it, or turn audit.collector_tls off"
+            raise Mistake(sentence, ("audit", "collector"))
         for name, peer in self.peers.items():
             if peer.tls and self.tls_files is None:
                 sentence = f"{name} is called over TLS, but appliance.toml has no table [tls]; add it there"

@@ -18,6 +18,8 @@ from pydantic import (
 
 from appliance.dicom.roi import RoiName
 from appliance.settings.box import Section
+from appliance.settings.completion import Completion
+from appliance.settings.fetching import Fetch
 from appliance.settings.places import Mistake
 
 MaxMillimetres = 100.0  #: margins and rings beyond this are a mistake of the unit
@@ -192,6 +194,8 @@ class Protocol(Section):
     uneven_gaps: bool = False  #: take series whose slices lie at uneven distances, each at its own place
     priority: int = 0  #: among protocols that fit, the highest wins
     match: Match = Match()
+    completion: Completion = Completion()
+    fetch: Fetch | None = None  #: absent: nothing is fetched by itself
 
     @property
     def roi_names(self) -> tuple[str, ...]:

@@ -60,6 +60,11 @@ class Note:
     path: Path
     fields: dict[str, object]
 
+    @property
+    def at(self) -> datetime:
+        """When it was left."""
+        return _moment(self.path.name.partition("-")[0])
+
 
 class Spool:
     """The spool under one root folder; all of it on one file system."""
@@ -163,6 +168,12 @@ class Spool:
             os.link(arrival.path, final)
         sync_folder(final.parent)  # also when the name is there already: whoever gave it may have died before this
 
+    def queue_again(self, path: Path, received_ns: int) -> None:
+        """Have a lasting file indexed once more, under a second name in the queue: no row knows it."""
+        final = self.root / "arrivals" / arrival_name(received_ns)
+        os.link(path, final)
+        sync_folder(final.parent)
+
     def release(self, arrival: Arrival) -> None:
         """Take an indexed arrival off the queue, once its row is committed."""
         arrival.path.unlink(missing_ok=True)
@@ -229,8 +240,11 @@ def content_digest(path: Path) -> str:
 
 def _arrival(path: Path) -> Arrival:
     """What an arrival's name says: when it came."""
-    nanoseconds = path.stem.split("-")[0]
-    return Arrival(path, datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC))
+    return Arrival(path, _moment(path.stem.split("-")[0]))
+
+
+def _moment(nanoseconds: str) -> datetime:
+    return datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC)
 
 
 def _is_old(path: Path) -> bool:

@@ -73,6 +73,14 @@ def test_a_structure_set_has_no_finding(tmp_path: Path, source: dict[str, object
     assert findings(path) == []
 
 
+def test_a_structure_set_that_replaces_another_has_no_finding(tmp_path: Path) -> None:
+    series = read_series(make_ct_series(tmp_path, slices=3, rows=12, columns=15))
+    path = tmp_path / "set.dcm"
+    later = replace(PROVENANCE, replaces="2.25.41")
+    path.write_bytes(structure_set_of(series, sample_regions((3, 12, 15)), provenance=later).content)
+    assert findings(path) == []
+
+
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_a_segmentation_has_no_finding(tmp_path: Path, source: dict[str, object]) -> None:
     series = read_series(make_ct_series(tmp_path, slices=3, rows=12, columns=15, **source))

@@ -115,7 +115,7 @@ def test_a_parked_case_can_be_tried_again_once_the_cause_is_mended(
     case = box.wait_for_case(paths[0], CaseState.FAILED)
     assert (case.reason, case.result_sop_instance_uid is not None) == ("destination_refuses", True)
     answer = box.run("case", "retry", str(case.id))
-    assert answer.stdout == f"Case {case.id} is queued again.\n"
+    assert answer.stdout == f"Case {case.id} is on its way to its destinations again.\n"
     again = box.wait_for_case(paths[0], *DONE)
     assert again.result_sop_instance_uid == case.result_sop_instance_uid
     refused = box.run("case", "retry", str(case.id))

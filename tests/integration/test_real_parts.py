@@ -26,6 +26,7 @@ from tests.support.ct_files import make_ct_series, set_raw
 from tests.support.fake_pacs import FakePacs
 from tests.support.first_release import assert_nothing_was_lost, fill_first_release
 from tests.support.patients import make_patient, make_slow_patient
+from tests.support.reading import READING
 from tests.support.real_parts import PostgreSql, redis_server, valkey_server
 from tests.support.rows import NOON, new_case
 from tests.support.waiting import wait_until
@@ -96,7 +97,7 @@ def test_texts_that_this_database_does_not_take_do_not_hold_up_the_spool(
             set_raw(dataset, keyword, b"A\0B")
 
     arrive_all(spool, make_ct_series(tmp_path / "ct", slices=3, mutate=mutate))
-    index_arrivals(pg_database, spool, NOON)
+    index_arrivals(pg_database, spool, NOON, READING)
     assert spool.arrivals() == []
     with pg_database.reading() as tx:
         assert tx.scalars(select(Case)).one().patient_id == "AB"

@@ -17,6 +17,7 @@ from appliance.casework.case import FINAL
 from appliance.delivery.store_scu import Caller, NotDelivered, echo, send_files
 from appliance.dicom.identity import read_identity
 from appliance.records import Database, queries
+from appliance.records.session import DatabaseUnavailable
 from appliance.records.tables import Case, CaseState, Instance
 from appliance.settings import Settings, load_settings
 from appliance.spool import Spool
@@ -142,12 +143,13 @@ class ApplianceBox:
         """Run a command to its end."""
         return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=60, check=False)
 
-    def start(self) -> None:
-        """`delineate up`; returns when the listener answers C-ECHO and the rows can be read."""
+    def start(self, *, with_rows: bool = True) -> None:
+        """`delineate up`; returns when the listener answers C-ECHO and, unless told otherwise, rows can be read."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(self.command("up"), stdout=log, stderr=log)
         try:
             wait_until(self.is_ready, READY_WITHIN_S, "the appliance to answer C-ECHO")
+            wait_until(lambda: not with_rows or self.has_rows(), READY_WITHIN_S, "the tables")
         except AssertionError:
             self.kill()
             raise
@@ -164,6 +166,18 @@ class ApplianceBox:
         except NotDelivered:
             return False
         return True
+
+    def has_rows(self) -> bool:
+        """Whether the database is there, with this release's tables.
+
+        Raises:
+            AssertionError: the appliance has ended; with its log.
+        """
+        assert self.process.poll() is None, f"the appliance ended:\n{self.log.read_text()}"
+        try:
+            return bool(self.database.check())
+        except DatabaseUnavailable:
+            return False
 
     @property
     def process(self) -> subprocess.Popen[bytes]:

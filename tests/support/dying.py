@@ -14,6 +14,18 @@ class Died(BaseException):
     """Nothing of the program's own catches this."""
 
 
+def killed_in(work: Callable[[], object]) -> None:
+    """Run `work` in a process of its own, where a trap kills it; it leaves what it left."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), "the trap did not spring"
+
+
 def deaths_of(work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Run `work` again and again; yields after it died before its first change of the disk, its second, and so on.
 

@@ -5,7 +5,7 @@ Without a script it stores what it is sent and, when asked, commits to it on an 
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum, auto
@@ -17,7 +17,12 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.sequence import Sequence
 from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 from pynetdicom import AE, build_role, evt
-from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance, Verification
+from pynetdicom.sop_class import (
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
 from pynetdicom.transport import ThreadedAssociationServer
 
 from appliance.settings import Peer
@@ -63,6 +68,18 @@ def hang(pacs: "FakePacs", event: evt.Event) -> int:  # noqa: ARG001
     return 0x0110
 
 
+def forgetting_one_in(number: int) -> Answer:
+    """Say success every time, and keep all but every so manieth object."""
+    count = 0
+
+    def answer(pacs: "FakePacs", event: evt.Event) -> int:
+        nonlocal count
+        count += 1
+        return (forget if count % number == 0 else store)(pacs, event)
+
+    return answer
+
+
 class Commitment(StrEnum):
     """How the PACS deals with a request for storage commitment."""
 
@@ -80,6 +97,21 @@ class Asked:
 
     transaction_uid: str
     sop_instance_uids: tuple[str, ...]
+
+
+_LEVEL_KEYS = {
+    "STUDY": ("StudyDate",),
+    "SERIES": ("StudyInstanceUID", "SeriesInstanceUID", "Modality"),
+    "IMAGE": ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"),
+}
+
+
+def _fits(candidate: Dataset, question: Dataset, keyword: str) -> bool:
+    wanted, there = str(question.get(keyword, "")), str(candidate.get(keyword, ""))
+    if keyword == "StudyDate" and wanted:
+        first, _, last = wanted.partition("-")
+        return first <= there <= (last or there)
+    return not wanted or wanted == there
 
 
 class FakePacs:
@@ -101,10 +133,17 @@ class FakePacs:
         self.known_callers: list[str] = []  #: nobody else may associate; everybody may when empty
         self.takes_structure_sets = True
         self.takes_segmentations = True
+        self.answers_find = True
+        self.finds_images = True  #: answers C-FIND at the level of images as well
+        self.hold_answers: Callable[[], object] = lambda: None  #: called before it answers C-FIND
+        self.scans: list[Dataset] = []  #: CT series that it says it has: headers with the keys of C-FIND
         self.script: deque[Answer] = deque()
+        self.usually: Answer = store  #: once the script is over
         self.received: list[str] = []  #: SOP Instance UIDs in order, kept or not
         self.stored: dict[str, bytes] = {}
         self.asked: list[Asked] = []
+        self.reports: list[tuple[int, Dataset]] = []  #: event type and content of reports about what it asked
+        self.found: list[str] = []  #: levels of the questions that came by C-FIND
         self.associations = 0
         self.stopping = threading.Event()
         self._server: ThreadedAssociationServer | None = None
@@ -137,12 +176,16 @@ class FakePacs:
             ae.add_supported_context(RTStructureSetStorage)
         if self.takes_segmentations:
             ae.add_supported_context(SegmentationStorage)
+        if self.answers_find:
+            ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
         if self.commitment is not Commitment.ABSENT:
-            ae.add_supported_context(StorageCommitmentPushModel)
+            ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         handlers = [
             (evt.EVT_ACCEPTED, self._count),
             (evt.EVT_C_STORE, self._answer),
             (evt.EVT_N_ACTION, self._commit),
+            (evt.EVT_C_FIND, self._find),
+            (evt.EVT_N_EVENT_REPORT, self._take_report),
         ]
         self._server = ae.make_server(
             ("127.0.0.1", self.port),
@@ -180,7 +223,34 @@ class FakePacs:
 
     def _answer(self, event: evt.Event) -> int:
         self.received.append(str(event.request.AffectedSOPInstanceUID))
-        return (self.script.popleft() if self.script else store)(self, event)
+        return (self.script.popleft() if self.script else self.usually)(self, event)
+
+    def _take_report(self, event: evt.Event) -> tuple[int, None]:
+        self.reports.append((event.event_type, event.event_information))
+        return 0x0000, None
+
+    def _find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        """PS3.4 Annex C, Study Root, by unique keys and dates alone: what it stored, and the scans it says it has."""
+        question = event.identifier
+        level = question.QueryRetrieveLevel
+        self.found.append(level)
+        self.hold_answers()
+        if level == "IMAGE" and not self.finds_images:
+            yield 0xA900, None
+            return
+        for candidate in self._candidates(question):
+            if all(_fits(candidate, question, keyword) for keyword in _LEVEL_KEYS[level]):
+                answer = Dataset()
+                for element in question:
+                    setattr(answer, element.keyword, candidate.get(element.keyword, ""))
+                answer.QueryRetrieveLevel = level
+                yield 0xFF00, answer
+
+    def _candidates(self, question: Dataset) -> Iterator[Dataset]:
+        yield from self.scans
+        uid = str(question.get("SOPInstanceUID", ""))
+        for stored in [self.stored[uid]] if uid in self.stored else () if uid else self.stored.values():
+            yield dcmread(DicomBytesIO(stored), stop_before_pixels=True)
 
     def _commit(self, event: evt.Event) -> tuple[int, None]:
         request = event.action_information

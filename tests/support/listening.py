@@ -53,6 +53,9 @@ def _listen(folder: Path, spool_root: Path, connection: Connection, flushing: bo
     listener.serve(stop.is_set)
 
 
+_FILES = {"peers", "rois", "protocols", "planning_systems"}
+
+
 @dataclass
 class ListenerProcess:
     """A configured listener; its spool outlives it."""
@@ -64,18 +67,19 @@ class ListenerProcess:
 
     @classmethod
     def configured(
-        cls, folder: Path, tables: Mapping[str, Mapping[str, Any]] | None = None, **parts: Any
+        cls,
+        folder: Path,
+        tables: Mapping[str, Mapping[str, Any]] | None = None,
+        parts: Mapping[str, Any] | None = None,
+        **changes: Any,
     ) -> "ListenerProcess":
-        """On a free port, with a spool of its own; `tables` and `parts` change its configuration."""
+        """On a free port, with a spool of its own; `tables`, other files and keys of [intake] may be changed."""
+        files = {**(parts or {}), **{name: changes.pop(name) for name in _FILES & changes.keys()}}
         intake = {"port": free_port(), "free_space_reserve_mb": 1, "network_timeout_s": 5.0, "slots": 16}
-        changed = {**(tables or {}), "intake": {**intake, **(tables or {}).get("intake", {})}}
-        settings = make_settings(folder, changed, **parts)
-        return cls(
-            settings.folder,
-            settings.myself,
-            Spool(settings.data_dir / "spool"),
-            Caller("FAKEPACS", 5.0, settings.tls_files),
-        )
+        intake |= {**(tables or {}).get("intake", {}), **changes}
+        settings = make_settings(folder, {**(tables or {}), "intake": intake}, **files)
+        spool = Spool(settings.data_dir / "spool")
+        return cls(settings.folder, settings.myself, spool, Caller("FAKEPACS", 5.0, settings.tls_files))
 
     @contextmanager
     def running(self, wrapper: Sequence[str | Path] = ()) -> Iterator[subprocess.Popen[bytes]]:

@@ -1,11 +1,13 @@
 """Rows as they would stand in the database at some moment of a case's life."""
 
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from appliance.records import Database, Transaction
 from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, Result, ResultKind
+from appliance.spool import Spool
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -30,20 +32,35 @@ def add_case(tx: Transaction, state: CaseState, **fields: Any) -> Case:
     return case
 
 
-def add_result(tx: Transaction, case: Case, sop_instance_uid: str, kind: ResultKind = ResultKind.RTSTRUCT) -> Result:
-    """A result of the case, whose file is called by its UID."""
-    result = Result(kind=kind, sop_instance_uid=sop_instance_uid, digest="0" * 64, file=f"{sop_instance_uid}.dcm")
+def add_result(
+    tx: Transaction,
+    case: Case,
+    sop_instance_uid: str,
+    kind: ResultKind = ResultKind.RTSTRUCT,
+    spool: Spool | None = None,
+) -> Result:
+    """A result of the case, whose file is called by its UID; it has the digest of that file in `spool`."""
+    file = f"{sop_instance_uid}.dcm"
+    content = (spool.result(file) if spool is not None else None) or b""
+    digest = hashlib.sha256(content).hexdigest()
+    result = Result(kind=kind, sop_instance_uid=sop_instance_uid, digest=digest, file=file)
     case.results.append(result)
     tx.flush()
     return result
 
 
-def new_case(database: Database, state: CaseState, results: Mapping[ResultKind, str] = {}, **fields: Any) -> int:
-    """The number of a case in `state` with results of these UIDs, committed."""
+def new_case(
+    database: Database,
+    state: CaseState,
+    results: Mapping[ResultKind, str] = {},
+    spool: Spool | None = None,
+    **fields: Any,
+) -> int:
+    """The number of a case in `state` with results of these UIDs, whose files are in `spool`, committed."""
     with database.transaction() as tx:
         case = add_case(tx, state, **fields)
         for kind, sop_instance_uid in results.items():
-            add_result(tx, case, sop_instance_uid, kind)
+            add_result(tx, case, sop_instance_uid, kind, spool)
         return case.id
 
 

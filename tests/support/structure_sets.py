@@ -75,8 +75,8 @@ def sample_regions(shape: tuple[int, int, int]) -> dict[str, NDArray[np.bool_]]:
     }
 
 
-def small_structure_set(sop_instance_uid: str) -> bytes:
-    """Return the smallest file that can be sent as a structure set under this UID."""
+def small_structure_set(sop_instance_uid: str, study_instance_uid: str = "1.2") -> bytes:
+    """Return the smallest file that can be sent as a structure set under this UID, and be found again."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = RTStructureSetStorage
     meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
@@ -84,7 +84,9 @@ def small_structure_set(sop_instance_uid: str) -> bytes:
     dataset = Dataset()
     dataset.file_meta = meta
     dataset.SOPClassUID, dataset.SOPInstanceUID = RTStructureSetStorage, UID(sop_instance_uid)
-    dataset.StructureSetLabel = "SMALL"
+    dataset.StructureSetLabel, dataset.Modality = "SMALL", "RTSTRUCT"
+    dataset.PatientID, dataset.PatientName, dataset.StudyDate = "P1", "Phantom^Small", "20260102"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study_instance_uid, f"{sop_instance_uid}.1"
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()

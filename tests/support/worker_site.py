@@ -11,7 +11,7 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 
 from appliance.audit.trail import trail_of
-from appliance.casework.tasks import attend
+from appliance.casework.attending import attend
 from appliance.casework.workbench import Workbench
 from appliance.intake.assembler import Assembler
 from appliance.records import Database, queries
@@ -19,6 +19,7 @@ from appliance.records.tables import Case, CaseState, Delivery, Part, Result, Re
 from appliance.settings import Settings
 from appliance.spool import Spool
 from tests.support.arriving import arrive_all
+from tests.support.reading import READING
 from tests.support.rows import NOON, read_case
 
 MINUTE = timedelta(minutes=1)
@@ -83,13 +84,19 @@ class Site:
 
 def queue_up(settings: Settings, database: Database, spool: Spool, paths: Sequence[Path]) -> Site:
     """Receive one series as the first of a box, and have it queued."""
-    arrive_all(spool, paths)
-    assembler = Assembler(settings, database, spool)
-    for minute in range(3):
-        assembler.sweep(NOON + minute * MINUTE)
     site = Site(Workbench(settings, database, spool, worker="worker-1"), case_id=1)
+    receive(site, paths)
     assert site.case.state is CaseState.QUEUED
     return site
+
+
+def receive(site: Site, paths: Sequence[Path]) -> None:
+    """Receive slices, and let minutes pass until their series is complete."""
+    bench, minutes = site.bench, iter(range(1000))
+    arrive_all(bench.spool, paths)
+    assembler = Assembler(bench.settings, bench.database, bench.spool, READING, steady=lambda: 60.0 * next(minutes))
+    for minute in range(3):
+        assembler.sweep(NOON + minute * MINUTE)
 
 
 def without_times(content: bytes) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import Reason
+from appliance.running.advice import ADVICE
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -20,9 +21,10 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     assert broken == []
 
 
-def test_every_test_that_the_hazards_name_exists() -> None:
-    named = NAMED_TEST.findall((ROOT / "docs" / "hazards.md").read_text())
-    assert len(named) > 40
+@pytest.mark.parametrize(("page", "at_least"), [("hazards.md", 40), ("threat-model.md", 15)])
+def test_every_test_that_the_hazards_name_exists(page: str, at_least: int) -> None:
+    named = NAMED_TEST.findall((ROOT / "docs" / page).read_text())
+    assert len(named) > at_least
     missing = [f"{file}::{test}" for file, test in named if test not in _tests_in(ROOT / "tests" / file)]
     assert missing == []
 
@@ -30,6 +32,8 @@ def test_every_test_that_the_hazards_name_exists() -> None:
 def test_every_reason_has_its_row_that_says_what_to_do() -> None:
     page = (ROOT / "docs" / "reasons.md").read_text()
     assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == [str(reason) for reason in Reason]
+    printed = dict(re.findall(r"^\| `(\w+)` \|[^|]*\| (.*) \|$", page, re.MULTILINE))
+    assert printed == {str(reason): words for reason, words in ADVICE.items()}
 
 
 def _tests_in(path: Path) -> set[str]:

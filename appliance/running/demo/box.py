@@ -9,6 +9,8 @@ from pathlib import Path
 from appliance.clock import monotonic_s
 from appliance.delivery.store_scu import Caller, NotDelivered, echo
 from appliance.errors import ApplianceError
+from appliance.records import Database
+from appliance.records.session import DatabaseUnavailable
 from appliance.running.demo.small_pacs import SmallPacs
 from appliance.settings import Peer, Settings, load_settings
 
@@ -46,7 +48,8 @@ class DemoBox:
             raise ApplianceError(f"the appliance stopped; see {self.log}")
         try:
             echo(self.sender, self.me)
-        except NotDelivered:
+            Database(self.settings.database_url).check()
+        except (NotDelivered, DatabaseUnavailable):
             return False
         return True
 

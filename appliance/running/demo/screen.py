@@ -121,7 +121,7 @@ class _Follower:
         if case.state is CaseState.RECEIVING:
             self._step("Slices indexed", case.slices, self._sent)
             if case.slices >= self._sent:
-                quiet_s = settings.intake.series_quiet_s
+                quiet_s = settings.completion_rules(case.foreseen_protocol, case.source_ae).quiet_s
                 self._step(
                     'Quiet time to "series complete", s',
                     round(quiet_s - showing.countdown_s(case, settings, now)),

@@ -28,12 +28,14 @@ class Wishes:
         engines: names of those that may be used, in the order in which they are preferred; empty for whatever is
             fastest, but for TensorRT, which takes minutes to prepare each fold.
         cache: a folder of our own where TensorRT keeps what it prepared.
+        memory_share: how much of the host's free memory a case may be planned with.
     """
 
     threads: int = 0
     device: str = "cpu"
     engines: tuple[str, ...] = ()
     cache: Path | None = None
+    memory_share: float = 1.0
 
 
 def gpus() -> dict[str, str]:

@@ -3,7 +3,7 @@
 import pytest
 
 from appliance.audit import trail
-from appliance.records import Database
+from appliance.records import Database, chain
 from appliance.records.tables import AuditEvent, CaseState
 from tests.support.rows import NOON, add_case, new_case
 
@@ -55,7 +55,7 @@ def test_what_belongs_to_no_case_is_shown_newest_last_and_within_a_limit(databas
 def test_an_event_of_a_later_release_is_still_shown(database: Database) -> None:
     case_id = new_case(database, CaseState.RECEIVING)
     with database.transaction() as tx:
-        tx.add(AuditEvent(at=NOON, case_id=case_id, event="beamed_up", actor="scotty", fields={"deck": 3}))
+        chain.append(tx, NOON, case_id, "beamed_up", "scotty", {"deck": 3})
     with database.reading() as tx:
         assert trail.trail_of(tx, case_id)[0].words == "{'deck': 3}"
 

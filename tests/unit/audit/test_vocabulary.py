@@ -12,7 +12,18 @@ from appliance.audit.trail import EVENTS
 from appliance.casework.case import Move
 
 CODE = Path(appliance.__file__).parent
-RECORDERS = {"record", "_record", "_remember", "_note", "note_event", "move", "report", "_write_note"}
+RECORDERS = {
+    "record",
+    "_record",
+    "_remember",
+    "_note",
+    "note_event",
+    "move",
+    "send_again",
+    "report",
+    "_write_note",
+    "tell",
+}
 """Functions whose second argument is an event; notes of the listener become events too, with it as the first."""
 
 
@@ -68,8 +79,8 @@ def _field_names(function: ast.FunctionDef) -> set[str]:
             names |= {key.value for key in node.keys if isinstance(key, ast.Constant)}
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fields":
             names |= {"seconds", "cpu_s"}  # clock.Effort
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_what_and_where":
-            names |= {"object", "destination"}  # delivery/outbox.py
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"what_and_where", "send_again"}:
+            names |= {"object", "destination", "sentence"}  # delivery/settling.py
     return names
 
 

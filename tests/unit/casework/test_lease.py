@@ -107,13 +107,61 @@ def test_a_worker_that_lost_its_case_cannot_write(database: Database) -> None:
 
 
 def test_a_worker_cannot_write_into_what_another_has_taken_over(database: Database) -> None:
-    slow = _taken(database, "slow")
+    slow = _taken(database, "worker-slow")
     _lose(database, slow.case_id)
-    assert _lease(database, slow.case_id, "quick").take()
+    assert _lease(database, slow.case_id, "worker-quick").take()
     with pytest.raises(LeaseLost), slow.held() as (_, case, _):
         case.model = "stale"
     case = read_case(database, slow.case_id)
-    assert (case.lease_owner, case.model, case.attempts) == ("quick", None, 2)
+    assert (case.lease_owner, case.model, case.attempts) == ("worker-quick", None, 2)
+
+
+def test_a_worker_that_took_its_case_a_second_time_cannot_write_by_its_first_lease(database: Database) -> None:
+    """A process that was paused for minutes wakes up after another of the same name has gone on in its place."""
+    paused = _taken(database, "worker-1")
+    _lose(database, paused.case_id)
+    again = _lease(database, paused.case_id, "worker-1")
+    assert again.take()
+    with pytest.raises(LeaseLost), paused.held() as (_, case, _):
+        case.model = "stale"
+    with pytest.raises(LeaseLost):
+        paused.renew()
+    again.renew()
+    assert read_case(database, paused.case_id).model is None
+
+
+def test_the_number_of_a_lease_grows_though_attempts_are_set_back(database: Database) -> None:
+    first = _taken(database)
+    _lose(database, first.case_id)
+    with database.transaction() as tx:
+        case = queries.case_by_id(tx, first.case_id)
+        assert case is not None
+        case.attempts = 0
+    second = _lease(database, first.case_id)
+    assert second.take()
+    assert (first.number, second.number) == (1, 2)
+    assert read_case(database, first.case_id).attempts == 1
+
+
+def test_a_lease_can_be_renewed_while_a_long_step_shows_no_progress(database: Database) -> None:
+    lease = _taken(database)
+    with database.transaction() as tx:
+        case = queries.case_by_id(tx, lease.case_id)
+        assert case is not None
+        case.lease_until = now_utc() + timedelta(seconds=1)
+    lease.renew()
+    until = read_case(database, lease.case_id).lease_until
+    assert until is not None
+    assert until > now_utc() + timedelta(seconds=LEASE_S - 5)
+
+
+def test_a_case_that_is_parked_after_too_many_attempts_raises_an_alarm(database: Database) -> None:
+    case_id = new_case(database, CaseState.SEGMENTING, attempts=3, lease_owner="worker-1")
+    _lose(database, case_id)
+    with database.reading() as tx:
+        alarm = tx.query(AuditEvent).filter_by(event="alarm_raised").one()
+    assert alarm.case_id == case_id
+    assert "was parked after 3 attempts" in alarm.fields["sentence"]
 
 
 def test_an_error_while_holding_the_case_undoes_what_was_written(database: Database) -> None:

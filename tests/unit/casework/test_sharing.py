@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from appliance.audit.trail import trail_of
+from appliance.casework.attending import attend_part
 from appliance.casework.case import Move, move
 from appliance.casework.contouring import merge
 from appliance.casework.lease import Lease
 from appliance.casework.part_lease import PartLease, PartLost
 from appliance.casework.sharing import tidy
-from appliance.casework.tasks import attend_part, queues_of
+from appliance.casework.tasks import queues_of
 from appliance.clock import Effort, now_utc
 from appliance.dicom.roi import RoiMask
 from appliance.dicom.structure_file import read_structure_file
@@ -231,7 +232,7 @@ def test_parts_of_a_case_that_nobody_will_work_on_are_removed_with_their_files(a
 
 def _leading(database: Database) -> int:
     case_id = new_case(database, CaseState.QUEUED)
-    assert Lease(database, case_id, "lead", 60.0, lambda: False).take()
+    assert Lease(database, case_id, "worker-lead", 60.0, lambda: False).take()
     with database.transaction() as tx:
         tx.add(Part(case_id=case_id, model="dense", state=PartState.WAITING, attempts=0, progress={}, file="a.npz"))
     return case_id

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from appliance.casework.case import MoveNotAllowed, retry
-from appliance.casework.tasks import attend, doorbell, ring
+from appliance.casework.attending import attend
+from appliance.casework.operating import Operator, retry
+from appliance.casework.tasks import doorbell, ring
+from appliance.delivery.settling import accept
 from appliance.dicom.structure_file import read_structure_file
 from appliance.records import Database, queries
 from appliance.records.tables import CaseState, DeliveryState, ResultKind
@@ -22,7 +25,7 @@ from tests.support.free_ports import free_port
 from tests.support.model_packages import make_threshold_package
 from tests.support.patients import AIR_HU, bony_hu, make_patient
 from tests.support.rows import NOON, new_case, read_case
-from tests.support.worker_site import Site, queue_up
+from tests.support.worker_site import Site, queue_up, receive
 
 MINUTE = timedelta(minutes=1)
 
@@ -34,12 +37,12 @@ Build = Callable[..., Site]
 def build(tmp_path: Path, database: Database, spool: Spool) -> Build:
     """Makes a queued case from a patient of a few slices; the model is real and knows body and bone."""
 
-    def _build(protocol: dict[str, Any] | None = None, **patient: Any) -> Site:
+    def _build(protocol: dict[str, Any] | None = None, held_back: int = 0, **patient: Any) -> Site:
         make_threshold_package(tmp_path / "models" / "thresholds", tile=(16, 32, 32))
         tables = {"appliance": {"models_dir": "../models"}, "worker": {"threads": 1}}
         settings = make_settings(tmp_path, tables, protocols={"bones": {**BONES, **(protocol or {})}})
         paths = make_patient(tmp_path / "ct", "one", **{"slices": 6, **patient})
-        return queue_up(settings, database, spool, paths)
+        return queue_up(settings, database, spool, paths[: len(paths) - held_back])
 
     return _build
 
@@ -105,18 +108,29 @@ def test_a_segmentation_that_was_made_before_is_taken_again(build: Build) -> Non
     assert site.case.results[1].digest == hashlib.sha256(content).hexdigest()
 
 
-def test_a_segmentation_that_was_damaged_on_the_disk_does_not_leave(build: Build) -> None:
+@pytest.mark.parametrize("kind", ResultKind)
+@pytest.mark.parametrize("was_handed_over", [True, False])
+def test_a_result_that_was_damaged_on_the_disk_is_made_again(
+    build: Build, kind: ResultKind, *, was_handed_over: bool
+) -> None:
     site = build({"outputs": ["rtstruct", "seg"]})
     site.attend()
-    path = site.bench.spool.root / "results" / f"{site.case.results[1].sop_instance_uid}.dcm"
-    content = bytearray(path.read_bytes())
-    content[-2] ^= 1
-    path.write_bytes(content)
-    site.forget_results()
+    result = site.case.result(kind)
+    assert result is not None
+    path = site.bench.spool.root / "results" / result.file
+    damaged = bytearray(path.read_bytes())
+    damaged[-2] ^= 1
+    path.write_bytes(damaged)
+    if not was_handed_over:
+        site.forget_results()
     site.change(state=CaseState.QUEUED)
     site.attend(worker="worker-2")
-    assert (site.case.state, site.case.reason) == (CaseState.REFUSED, "result_invalid")
-    assert site.deliveries == []
+    assert site.case.state is CaseState.SENDING
+    again = site.case.result(kind)
+    assert again is not None
+    assert again.sop_instance_uid == result.sop_instance_uid
+    assert hashlib.sha256(site.content(kind)).hexdigest() == again.digest
+    assert site.content(kind) != bytes(damaged)
 
 
 def test_a_protocol_that_asks_for_no_segmentation_any_more_has_none_delivered(build: Build) -> None:
@@ -186,18 +200,10 @@ def test_a_parked_case_that_is_tried_again_has_all_its_attempts_before_it(build:
     with site.bench.database.transaction() as tx:
         case = queries.case_by_id(tx, site.case_id)
         assert case is not None
-        retry(tx, case, at=NOON, actor="operator")
+        retry(tx, case, Operator("jane", NOON))
     assert (site.case.state, site.case.attempts, site.case.rung_at) == (CaseState.QUEUED, 0, None)
     site.attend()
     assert site.case.state is CaseState.SENDING
-
-
-def test_only_a_parked_case_can_be_tried_again(database: Database) -> None:
-    case_id = new_case(database, CaseState.DELIVERED)
-    with pytest.raises(MoveNotAllowed, match="only a case that is failed"), database.transaction() as tx:
-        case = queries.case_by_id(tx, case_id)
-        assert case is not None
-        retry(tx, case, at=NOON, actor="operator")
 
 
 def test_a_worker_that_is_stopped_gives_the_case_back_and_that_is_no_attempt(build: Build) -> None:
@@ -292,3 +298,39 @@ def test_a_case_that_fails_for_good_keeps_the_worker_warm_for_the_next(build: Bu
     assert read_case(database, other).state in {CaseState.REFUSED, CaseState.QUEUED}
     assert site.case.state is CaseState.SENDING
     assert site.bench.model("thresholds") is warm
+
+
+def test_a_late_slice_makes_another_structure_set_that_names_the_one_it_replaces(build: Build, tmp_path: Path) -> None:
+    site = build(slices=7, held_back=1)
+    site.attend()
+    old = site.case.result_sop_instance_uid
+    with site.bench.database.transaction() as tx:
+        case, (delivery,) = queries.case_by_id(tx, 1), queries.deliveries_of(tx, site.case)
+        accept(tx, delivery, site.bench.settings.peers, "0x0000", MINUTE, NOON)
+        assert case is not None
+        assert case.state is CaseState.DELIVERED
+    receive(site, [tmp_path / "ct" / "0006.dcm"])
+    late = replace(site, case_id=2)
+    assert (site.case.state, late.case.state, late.case.slices) == (CaseState.DELIVERED, CaseState.QUEUED, 7)
+    late.attend()
+    made = dcmread(BytesIO(late.content(ResultKind.RTSTRUCT)))
+    (named,) = made.PredecessorStructureSetSequence
+    assert (named.ReferencedSOPInstanceUID, made.SOPInstanceUID == old) == (old, False)
+    assert f"this replaces structure set {old}." in made.StructureSetDescription
+    assert late.words_of("structure_set_replaces") == f"to take the place of structure set {old} of case 1"
+    assert site.case.state is CaseState.DELIVERED, "as long as the new one is not delivered"
+    with site.bench.database.transaction() as tx:
+        (delivery,) = queries.deliveries_of(tx, late.case)
+        accept(tx, delivery, site.bench.settings.peers, "0x0000", MINUTE, NOON)
+    assert (site.case.state, late.case.state) == (CaseState.SUPERSEDED, CaseState.DELIVERED)
+    assert "revision 2 with 7 slices was delivered in its place" in (site.case.sentence or "")
+
+
+def test_what_was_never_sent_is_not_named_as_replaced(build: Build, tmp_path: Path) -> None:
+    site = build(slices=7, held_back=1)
+    site.attend()
+    receive(site, [tmp_path / "ct" / "0006.dcm"])
+    late = replace(site, case_id=2)
+    late.attend()
+    assert (site.case.state, late.case.state) == (CaseState.SUPERSEDED, CaseState.SENDING)
+    assert "PredecessorStructureSetSequence" not in dcmread(BytesIO(late.content(ResultKind.RTSTRUCT)))

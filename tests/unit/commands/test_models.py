@@ -20,6 +20,7 @@ from appliance.spool import Spool
 from appliance.spool.model_store import ModelStore
 from tests.support.config_folder import BONES, make_settings
 from tests.support.model_packages import BONE_ROIS, make_threshold_package
+from tests.support.reading import READING
 from tests.support.rows import new_case
 
 Say = Callable[..., str]
@@ -67,7 +68,7 @@ def told(settings: Settings) -> list[str]:
     """The events of the box, once it has been started."""
     database = Database(settings.database_url)
     database.migrate()
-    Assembler(settings, database, Spool(settings.data_dir / "spool")).sweep(NOON)
+    Assembler(settings, database, Spool(settings.data_dir / "spool"), READING).sweep(NOON)
     with database.reading() as tx:
         return [entry.words for entry in trail_of_box(tx, 100)]
 

@@ -16,6 +16,7 @@ from appliance.spool import Spool
 from tests.support.config_folder import make_settings
 from tests.support.fake_pacs import Answer, Commitment, FakePacs, abort, forget, hang, status, store
 from tests.support.free_ports import free_port
+from tests.support.hands import Hands
 from tests.support.listening import ListenerBeside
 from tests.support.rows import NOON, new_case, new_delivery, read_case, read_delivery
 from tests.support.structure_sets import small_structure_set
@@ -34,8 +35,12 @@ class Bench:
     spool: Spool
     pacs: FakePacs
     listener: ListenerBeside
+    hands: Hands
     case_id: int
     delivery_id: int
+
+    def sweep(self, now: datetime) -> None:
+        self.hands.sweep(self.outbox, now)
 
     @property
     def case(self) -> Case:
@@ -59,7 +64,7 @@ Build = Callable[..., Bench]
 
 def _finished_case(database: Database, spool: Spool, uid: str = RESULT, **fields: Any) -> int:
     spool.keep_result(f"{uid}.dcm", small_structure_set(uid))
-    return new_case(database, CaseState.SENDING, {ResultKind.RTSTRUCT: uid}, **fields)
+    return new_case(database, CaseState.SENDING, {ResultKind.RTSTRUCT: uid}, spool, **fields)
 
 
 @pytest.fixture
@@ -86,10 +91,10 @@ def build(
             peers={"pacs": pacs.peer(storage_commitment=commitment is not None)},
         )
         listener = ListenerBeside(settings, spool)
-        case_id = _finished_case(database, spool)
-        bench = Bench(
-            Outbox(settings, database, spool), database, spool, pacs, listener, case_id, new_delivery(database, case_id)
-        )
+        case_id, hands = _finished_case(database, spool), Hands()
+        outbox = Outbox(settings, database, spool, hands.pacing(FIRST_S, CAP_S))
+        delivery_id = new_delivery(database, case_id)
+        bench = Bench(outbox, database, spool, pacs, listener, hands, case_id, delivery_id)
         pacs.start()
         started.append(pacs)
         if commitment in {Commitment.ON_ITS_OWN, Commitment.DENIED}:
@@ -109,7 +114,7 @@ def _at(seconds: float) -> datetime:
 def test_a_result_is_sent_once_and_the_case_is_delivered(build: Build) -> None:
     bench = build()
     for second in range(3):
-        bench.outbox.sweep(_at(second))
+        bench.sweep(_at(second))
     assert bench.pacs.received == [RESULT]
     assert bench.pacs.structure_set(RESULT).SOPInstanceUID == RESULT
     assert (bench.case.state, bench.delivery.state) == (CaseState.DELIVERED, DeliveryState.ACCEPTED)
@@ -121,9 +126,9 @@ def test_a_pacs_that_is_down_is_waited_for_longer_and_longer_up_to_the_cap(build
     bench.pacs.stop()
     at_s, waits_s = 0.0, []
     for _ in range(6):
-        bench.outbox.sweep(_at(at_s))
+        bench.sweep(_at(at_s))
         wait_s = (bench.delivery.next_try_at - _at(at_s)).total_seconds()
-        bench.outbox.sweep(_at(at_s + wait_s - 0.001))  # too early: nothing happens
+        bench.sweep(_at(at_s + wait_s - 0.001))  # too early: nothing happens
         waits_s.append(wait_s)
         at_s += wait_s
     assert waits_s == [5, 10, 20, 40, 60, 60]
@@ -135,10 +140,10 @@ def test_a_pacs_that_is_down_is_waited_for_longer_and_longer_up_to_the_cap(build
 def test_a_pacs_that_comes_back_gets_the_result_once(build: Build) -> None:
     bench = build()
     bench.pacs.stop()
-    bench.outbox.sweep(NOON)
+    bench.sweep(NOON)
     bench.pacs.start()
-    bench.outbox.sweep(_at(FIRST_S))
-    bench.outbox.sweep(_at(3600))
+    bench.sweep(_at(FIRST_S))
+    bench.sweep(_at(3600))
     assert bench.pacs.received == [RESULT]
     assert bench.case.state is CaseState.DELIVERED
     assert bench.delivery.sentence is None
@@ -146,7 +151,7 @@ def test_a_pacs_that_comes_back_gets_the_result_once(build: Build) -> None:
 
 def test_a_pacs_that_does_not_know_us_is_named_as_such(build: Build) -> None:
     bench = build(known_callers=["SOMEBODY"])
-    bench.outbox.sweep(NOON)
+    bench.sweep(NOON)
     assert bench.delivery.sentence == "it rejects associations from DELINEATE; check that it knows this AE title"
     assert bench.delivery.state is DeliveryState.PENDING
 
@@ -164,11 +169,11 @@ def test_a_pacs_that_does_not_know_us_is_named_as_such(build: Build) -> None:
 def test_what_may_pass_is_tried_again(build: Build, answer: Answer, words: str) -> None:
     bench = build()
     bench.pacs.play([answer])
-    bench.outbox.sweep(NOON)
+    bench.sweep(NOON)
     assert bench.delivery.state is DeliveryState.PENDING
     assert bench.delivery.next_try_at == _at(FIRST_S)
     assert words in (bench.delivery.sentence or "")
-    bench.outbox.sweep(_at(FIRST_S))
+    bench.sweep(_at(FIRST_S))
     assert bench.case.state is CaseState.DELIVERED
     assert list(bench.pacs.stored) == [RESULT]
 
@@ -177,8 +182,8 @@ def test_what_may_pass_is_tried_again(build: Build, answer: Answer, words: str) 
 def test_what_the_pacs_will_never_take_is_parked_with_its_answer(build: Build, code: int) -> None:
     bench = build()
     bench.pacs.play([status(code)])
-    bench.outbox.sweep(NOON)
-    bench.outbox.sweep(_at(3600))
+    bench.sweep(NOON)
+    bench.sweep(_at(3600))
     assert bench.pacs.received == [RESULT]
     assert (bench.case.state, bench.case.reason) == (CaseState.FAILED, "destination_refuses")
     assert f"0x{code:04X}" in (bench.case.sentence or "")
@@ -187,7 +192,7 @@ def test_what_the_pacs_will_never_take_is_parked_with_its_answer(build: Build, c
 
 def test_a_pacs_without_structure_sets_is_told_apart_from_one_that_is_down(build: Build) -> None:
     bench = build(takes_structure_sets=False)
-    bench.outbox.sweep(NOON)
+    bench.sweep(NOON)
     assert bench.case.state is CaseState.FAILED
     assert "it does not accept RT Structure Set Storage; enable that at the destination" in (bench.case.sentence or "")
 
@@ -195,7 +200,7 @@ def test_a_pacs_without_structure_sets_is_told_apart_from_one_that_is_down(build
 def test_a_warning_means_kept(build: Build) -> None:
     bench = build()
     bench.pacs.play([status(0xB000)])
-    bench.outbox.sweep(NOON)
+    bench.sweep(NOON)
     assert bench.case.state is CaseState.DELIVERED
     with bench.database.reading() as tx:
         assert "0xB000" in trail_of(tx, bench.case_id)[0].words
@@ -203,11 +208,11 @@ def test_a_warning_means_kept(build: Build) -> None:
 
 def test_a_case_is_committed_when_the_pacs_says_so_on_an_association_of_its_own(build: Build) -> None:
     bench = build(Commitment.ON_ITS_OWN)
-    bench.outbox.sweep(NOON)
+    bench.sweep(NOON)
     assert bench.case.state is CaseState.DELIVERED, "accepted is not yet committed"
-    bench.outbox.sweep(_at(1))
+    bench.sweep(_at(1))
     bench.note_comes()
-    bench.outbox.sweep(_at(2))
+    bench.sweep(_at(2))
     assert (bench.case.state, bench.delivery.state) == (CaseState.COMMITTED, DeliveryState.COMMITTED)
     assert bench.events == [
         "delivery_accepted",
@@ -216,33 +221,33 @@ def test_a_case_is_committed_when_the_pacs_says_so_on_an_association_of_its_own(
         "commitment_reported",
         "case_committed",
     ]
-    bench.outbox.sweep(_at(3600))
+    bench.sweep(_at(3600))
     assert len(bench.pacs.asked) == 1
     assert list(bench.spool.notes("commitment")) == []
 
 
 def test_a_report_on_the_association_of_the_request_counts_as_well(build: Build) -> None:
     bench = build(Commitment.AT_ONCE)
-    bench.outbox.sweep(NOON)
-    bench.outbox.sweep(_at(1))
+    bench.sweep(NOON)
+    bench.sweep(_at(1))
     bench.note_comes()
-    bench.outbox.sweep(_at(2))
+    bench.sweep(_at(2))
     assert bench.case.state is CaseState.COMMITTED
 
 
 def test_a_pacs_that_said_success_but_kept_nothing_is_found_out_and_sent_it_again(build: Build) -> None:
     bench = build(Commitment.ON_ITS_OWN)
     bench.pacs.play([forget])
-    bench.outbox.sweep(NOON)
-    bench.outbox.sweep(_at(1))
+    bench.sweep(NOON)
+    bench.sweep(_at(1))
     bench.note_comes()
-    bench.outbox.sweep(_at(2))
+    bench.sweep(_at(2))
     assert "commitment_failed" in bench.events
     assert bench.case.state is CaseState.DELIVERED
-    bench.outbox.sweep(_at(3600))
-    bench.outbox.sweep(_at(3601))
+    bench.sweep(_at(3600))
+    bench.sweep(_at(3601))
     bench.note_comes()
-    bench.outbox.sweep(_at(3602))
+    bench.sweep(_at(3602))
     assert bench.pacs.received == [RESULT, RESULT]
     assert bench.case.state is CaseState.COMMITTED
 
@@ -252,7 +257,7 @@ def test_a_pacs_that_never_commits_is_not_sent_the_same_again_and_again(build: B
     sent_at_s: list[int] = []
     for second in (0, 1, 2, 6, 7, 8, 9, 17, 18, 19, 20, 38, 39, 40):
         before = len(bench.pacs.received)
-        bench.outbox.sweep(_at(second))
+        bench.sweep(_at(second))
         bench.pacs.finish_reports()
         sent_at_s += [second] * (len(bench.pacs.received) - before)
     # denied two seconds after each sending, then 5, 10 and 20 s of pause
@@ -262,9 +267,9 @@ def test_a_pacs_that_never_commits_is_not_sent_the_same_again_and_again(build: B
 
 def test_a_pacs_that_does_not_report_is_asked_again_later(build: Build) -> None:
     bench = build(Commitment.SILENT)
-    bench.outbox.sweep(NOON)
+    bench.sweep(NOON)
     for second in (1.0, 2.0, COMMITMENT_S, COMMITMENT_S + 1.0, COMMITMENT_S + 2.0):
-        bench.outbox.sweep(_at(second))
+        bench.sweep(_at(second))
     assert len(bench.pacs.asked) == 2
     assert len({asked.transaction_uid for asked in bench.pacs.asked}) == 2
     assert {asked.sop_instance_uids for asked in bench.pacs.asked} == {(RESULT,)}
@@ -274,13 +279,13 @@ def test_a_pacs_that_does_not_report_is_asked_again_later(build: Build) -> None:
 
 def test_a_pacs_that_takes_longer_than_we_wait_can_still_commit(build: Build) -> None:
     bench = build(Commitment.SILENT)
-    bench.outbox.sweep(NOON)
-    bench.outbox.sweep(_at(1))
-    bench.outbox.sweep(_at(1 + COMMITMENT_S))
+    bench.sweep(NOON)
+    bench.sweep(_at(1))
+    bench.sweep(_at(1 + COMMITMENT_S))
     first = bench.pacs.asked[0]
     fields = {"transaction_uid": first.transaction_uid, "kept": list(first.sop_instance_uids), "lost": []}
     bench.spool.leave_note("commitment", fields)
-    bench.outbox.sweep(_at(2 + COMMITMENT_S))
+    bench.sweep(_at(2 + COMMITMENT_S))
     assert bench.case.state is CaseState.COMMITTED
 
 
@@ -295,8 +300,8 @@ def test_a_pacs_that_cannot_be_asked_leaves_the_case_delivered(
     build: Build, commitment: Commitment, words: str
 ) -> None:
     bench = build(commitment)
-    bench.outbox.sweep(NOON)
-    bench.outbox.sweep(_at(1))
+    bench.sweep(NOON)
+    bench.sweep(_at(1))
     assert words in (bench.delivery.sentence or "")
     assert bench.case.state is CaseState.DELIVERED
     assert bench.delivery.next_try_at == _at(1 + FIRST_S)
@@ -305,13 +310,13 @@ def test_a_pacs_that_cannot_be_asked_leaves_the_case_delivered(
 
 def test_a_report_about_something_else_changes_nothing(build: Build) -> None:
     bench = build(Commitment.SILENT)
-    bench.outbox.sweep(NOON)
+    bench.sweep(NOON)
     for fields in (
         {"transaction_uid": "2.25.1", "kept": ["2.25.99"], "lost": []},
         {"transaction_uid": "", "kept": [], "lost": []},
     ):
         bench.spool.leave_note("commitment", fields)
-    bench.outbox.sweep(_at(1))
+    bench.sweep(_at(1))
     assert bench.case.state is CaseState.DELIVERED
     assert list(bench.spool.notes("commitment")) == []
 
@@ -347,18 +352,37 @@ def test_a_pacs_that_hangs_costs_one_time_limit_for_each_round_not_one_for_each_
         assert len(slow.received) == 1
 
 
-def test_a_result_that_is_gone_from_the_disk_does_not_stop_the_others(build: Build) -> None:
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"x" + path.read_bytes()[1:])])
+def test_a_result_whose_file_is_gone_or_damaged_is_made_again_and_stops_no_other(
+    build: Build, harm: Callable[[Path], object]
+) -> None:
     bench = build()
-    (bench.spool.root / "results" / f"{RESULT}.dcm").unlink()
+    harm(bench.spool.root / "results" / f"{RESULT}.dcm")
     other_id = _finished_case(bench.database, bench.spool, "2.25.43", series_instance_uid="1.2.4")
     new_delivery(bench.database, other_id)
     for second in range(2):
-        bench.outbox.sweep(_at(second))
+        bench.sweep(_at(second))
     assert read_case(bench.database, other_id).state is CaseState.DELIVERED
-    assert bench.case.state is CaseState.SENDING
-    assert (
-        bench.delivery.sentence == f"{RESULT}.dcm cannot be read (No such file or directory); restore it from a backup"
-    )
+    assert bench.case.state is CaseState.QUEUED
+    assert bench.pacs.received == ["2.25.43"]
+
+
+def test_a_result_that_is_damaged_again_and_again_is_parked(build: Build) -> None:
+    bench = build()
+    (bench.spool.root / "results" / f"{RESULT}.dcm").unlink()
+    with bench.database.transaction() as tx:
+        tx.get_one(Case, bench.case_id).attempts = 3
+    bench.sweep(NOON)
+    assert (bench.case.state, bench.case.reason) == (CaseState.FAILED, "result_invalid")
+
+
+def test_a_delivered_result_that_is_damaged_before_it_is_sent_again_says_so(build: Build) -> None:
+    bench = build()
+    (bench.spool.root / "results" / f"{RESULT}.dcm").unlink()
+    with bench.database.transaction() as tx:
+        tx.get_one(Case, bench.case_id).state = CaseState.DELIVERED
+    bench.sweep(NOON)
+    assert "is damaged or gone; restore it from a backup" in (bench.delivery.sentence or "")
 
 
 def test_a_destination_that_was_taken_out_of_the_configuration_is_named(
@@ -378,19 +402,19 @@ def test_a_case_that_was_superseded_is_not_sent(build: Build) -> None:
         case = tx.get(Case, bench.case_id)
         assert case is not None
         case.state = CaseState.SUPERSEDED
-    bench.outbox.sweep(NOON)
+    bench.sweep(NOON)
     assert bench.pacs.associations == 0
 
 
 def test_a_crash_after_sending_sends_the_same_object_under_the_same_uid(build: Build) -> None:
     bench = build()
-    bench.outbox.sweep(NOON)
+    bench.sweep(NOON)
     with bench.database.transaction() as tx:  # as if the process had died before it could write this down
         case, delivery = tx.get(Case, bench.case_id), tx.get(Delivery, bench.delivery_id)
         assert case is not None
         assert delivery is not None
         case.state, delivery.state, delivery.next_try_at = CaseState.SENDING, DeliveryState.PENDING, NOON
-    bench.outbox.sweep(_at(1))
+    bench.sweep(_at(1))
     assert bench.pacs.received == [RESULT, RESULT]
     assert list(bench.pacs.stored) == [RESULT]
     assert bench.case.state is CaseState.DELIVERED
@@ -398,7 +422,7 @@ def test_a_crash_after_sending_sends_the_same_object_under_the_same_uid(build: B
 
 def test_nothing_is_sent_before_its_time(build: Build) -> None:
     bench = build()
-    bench.outbox.sweep(_at(-0.001))
+    bench.sweep(_at(-0.001))
     assert bench.pacs.associations == 0
 
 
@@ -422,5 +446,5 @@ def test_stored_means_stored_by_the_pacs_itself(build: Build) -> None:
     """The fake keeps its own promises: what it answers with success without `forget` can be read back."""
     bench = build()
     bench.pacs.play([store])
-    bench.outbox.sweep(NOON)
+    bench.sweep(NOON)
     assert bench.pacs.stored.keys() == {RESULT}

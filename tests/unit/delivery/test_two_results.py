@@ -14,6 +14,7 @@ from appliance.records.tables import Case, CaseState, DeliveryState, ResultKind
 from appliance.spool import Spool
 from tests.support.config_folder import make_settings
 from tests.support.fake_pacs import Commitment, FakePacs, forget, status, store
+from tests.support.hands import Hands
 from tests.support.rows import NOON, new_case, new_delivery, read_case
 from tests.support.segmentations import small_segmentation
 from tests.support.structure_sets import small_structure_set
@@ -30,6 +31,7 @@ class Bench:
     database: Database
     spool: Spool
     pacs: FakePacs
+    hands: Hands
     case_id: int
 
     @property
@@ -46,7 +48,7 @@ class Bench:
 
     def sweep(self, *seconds: float) -> None:
         for second in seconds:
-            self.outbox.sweep(_at(second))
+            self.hands.sweep(self.outbox, _at(second))
             self.pacs.finish_reports()
 
 
@@ -68,12 +70,14 @@ def build(
         settings = make_settings(tmp_path, tables, peers=peers)
         spool.keep_result(f"{RTSTRUCT}.dcm", small_structure_set(RTSTRUCT))
         spool.keep_result(f"{SEG}.dcm", small_segmentation(SEG))
-        case_id = new_case(database, CaseState.SENDING, {ResultKind.RTSTRUCT: RTSTRUCT, ResultKind.SEG: SEG})
+        case_id = new_case(database, CaseState.SENDING, {ResultKind.RTSTRUCT: RTSTRUCT, ResultKind.SEG: SEG}, spool)
         for kind in ResultKind:
             new_delivery(database, case_id, kind=kind)
         pacs.start()
         started.append(pacs)
-        return Bench(Outbox(settings, database, spool), database, spool, pacs, case_id)
+        hands = Hands()
+        outbox = Outbox(settings, database, spool, hands.pacing(5.0, 60.0))
+        return Bench(outbox, database, spool, pacs, hands, case_id)
 
     yield _build
     for pacs in started:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.dicom.ct_slice import parse_slice
 from appliance.dicom.identity import read_identity
 from appliance.errors import Reason, SliceRefused
 from tests.support.ct_files import all_slices, make_ct_series
@@ -62,3 +63,21 @@ def test_an_object_that_cannot_be_sorted_is_refused(tmp_path: Path, keyword: str
     with pytest.raises(SliceRefused) as refusal:
         read_identity(path)
     assert refusal.value.reason is Reason.UID_INVALID
+
+
+def test_a_file_that_ends_early_is_unreadable_wherever_it_is_cut(tmp_path: Path) -> None:
+    whole = make_ct_series(tmp_path, slices=1)[0].read_bytes()
+    pixels = whole.rindex(b"\xe0\x7f\x10\x00")
+    for length in range(132, pixels):
+        cut = tmp_path / "cut.dcm"
+        cut.write_bytes(whole[:length])
+        with pytest.raises(SliceRefused) as refused:
+            parse_slice(cut)
+        assert refused.value.reason in {Reason.UNREADABLE, Reason.PIXELS_TRUNCATED}, (length, str(refused.value))
+
+
+def test_a_whole_file_that_lacks_an_element_is_not_called_unreadable(tmp_path: Path) -> None:
+    path = make_ct_series(tmp_path, slices=1, mutate=all_slices(FrameOfReferenceUID=None))[0]
+    with pytest.raises(SliceRefused) as refused:
+        parse_slice(path)
+    assert refused.value.reason is Reason.ELEMENT_MISSING

@@ -13,14 +13,15 @@ from appliance.records.session import DatabaseUnavailable
 from appliance.records.tables import AuditEvent, Case, CaseState, Instance, InstanceState
 from appliance.spool import Spool
 from tests.support.arriving import arrive, arrive_all, arrive_bytes, data_set_bytes
-from tests.support.ct_files import all_slices, compress, make_ct_series, only_slice, sample_hu, set_raw
+from tests.support.ct_files import all_slices, compress, make_ct_series, only_slice, sample_hu, set_raw, truncate
+from tests.support.reading import READING
 from tests.support.rows import NOON
 
 MINUTE = timedelta(minutes=1)
 
 
 def _index(database: Database, spool: Spool) -> None:
-    while index_arrivals(database, spool, NOON):
+    while index_arrivals(database, spool, NOON, READING):
         pass
 
 
@@ -81,9 +82,9 @@ def test_what_was_received_lies_on_the_disk_byte_for_byte(tmp_path: Path, databa
 def test_more_arrivals_than_one_batch_are_all_indexed(tmp_path: Path, database: Database, spool: Spool) -> None:
     paths = make_ct_series(tmp_path / "ct", slices=105, rows=4, columns=4)
     arrive_all(spool, paths)
-    assert index_arrivals(database, spool, NOON) == 100
-    assert index_arrivals(database, spool, NOON) == 5
-    assert index_arrivals(database, spool, NOON) == 0
+    assert index_arrivals(database, spool, NOON, READING) == 100
+    assert index_arrivals(database, spool, NOON, READING) == 5
+    assert index_arrivals(database, spool, NOON, READING) == 0
     assert _case(database).slices == 105
 
 
@@ -125,7 +126,7 @@ def test_an_arrival_leaves_the_queue_only_when_its_row_is_committed(
     arrivals = arrive_all(spool, make_ct_series(tmp_path / "ct", slices=3))
     broken = Database(f"sqlite:///{tmp_path / 'no_tables.sqlite'}")
     with pytest.raises(DatabaseUnavailable):
-        index_arrivals(broken, spool, NOON)
+        index_arrivals(broken, spool, NOON, READING)
     broken.engine.dispose()
     assert spool.arrivals() == arrivals
     _index(database, spool)
@@ -247,6 +248,17 @@ def test_what_cannot_be_read_is_set_aside_with_its_bytes_and_a_sentence(database
     assert (event.event, event.fields["digest"]) == ("instance_quarantined", arrival.digest)
 
 
+def test_what_is_set_aside_still_tells_who_sent_it(tmp_path: Path, database: Database, spool: Spool) -> None:
+    broken = make_ct_series(tmp_path / "ct", slices=1, mutate=only_slice(0, SeriesInstanceUID=None))[0]
+    arrive(spool, broken, "CT9")
+    arrive(spool, truncate(make_ct_series(tmp_path / "cut", slices=1)[0], 0.2), "CT8")
+    _index(database, spool)
+    assert [(one.state, one.source_ae) for one in _instances(database)] == [
+        (InstanceState.QUARANTINED, "CT9"),
+        (InstanceState.QUARANTINED, "CT8"),
+    ]
+
+
 def test_what_cannot_be_read_is_counted_once_however_often_it_comes(database: Database, spool: Spool) -> None:
     for _ in range(3):
         arrive_bytes(spool, b"this is not DICOM")
@@ -325,7 +337,7 @@ def test_a_slice_for_a_series_with_a_gap_starts_the_quiet_time_again(
     _index(database, spool)
     _set_state(database, CaseState.INCOMPLETE)
     arrive(spool, paths[3])
-    index_arrivals(database, spool, NOON + MINUTE)
+    index_arrivals(database, spool, NOON + MINUTE, READING)
     case = _case(database)
     assert (case.state, case.last_arrival_at, case.slices) == (CaseState.RECEIVING, NOON + MINUTE, 4)
 
@@ -335,7 +347,7 @@ def test_repeated_slices_do_not_prolong_the_waiting(tmp_path: Path, database: Da
     arrive_all(spool, paths)
     _index(database, spool)
     arrive_all(spool, paths)
-    index_arrivals(database, spool, NOON + MINUTE)
+    index_arrivals(database, spool, NOON + MINUTE, READING)
     assert _case(database).last_arrival_at == NOON
 
 

@@ -1,7 +1,7 @@
 """When a series is complete: quiet time and geometry must agree, and every other end has a reason."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 from appliance.audit.trail import trail_of, trail_of_box
+from appliance.casework.operating import Operator, ask_to_complete, cancel, park, retry
 from appliance.intake.assembler import Assembler
-from appliance.records import Database
+from appliance.records import Database, Transaction, queries
 from appliance.records.tables import Case, CaseState, Delivery, DeliveryState
+from appliance.settings import Settings
 from appliance.spool import Spool
 from tests.support.arriving import arrive, arrive_all
 from tests.support.config_folder import BONES, make_settings
 from tests.support.ct_files import all_slices, make_ct_series, only_slice, sample_hu
+from tests.support.reading import READING
 from tests.support.rows import NOON, new_delivery, new_result
 
 QUIET_S, WAIT_S = 30.0, 600.0
@@ -25,13 +28,24 @@ QUIET_S, WAIT_S = 30.0, 600.0
 class Bench:
     """An assembler with its spool and rows; time passes when it is told to."""
 
-    assembler: Assembler
+    settings: Settings
     database: Database
     spool: Spool
+    steady_s: float = 0.0
+    clock_ahead_s: float = 0.0  #: how far somebody has set the wall clock forward
+    assembler: Assembler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Another process takes over; it knows what the rows say."""
+        self.assembler = Assembler(self.settings, self.database, self.spool, READING, steady=lambda: self.steady_s)
 
     def sweep_at(self, seconds: float) -> None:
         """Rounds, as the process makes them, until nothing more has arrived."""
-        while self.assembler.sweep(NOON + timedelta(seconds=seconds)):
+        self.steady_s = seconds
+        while self.assembler.sweep(NOON + timedelta(seconds=seconds + self.clock_ahead_s)):
             pass
 
     @property
@@ -63,7 +77,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, database: Database, spool: Spool) -> Bench:
     tables = {"intake": {"series_quiet_s": QUIET_S, "incomplete_wait_s": WAIT_S}}
-    return Bench(Assembler(make_settings(tmp_path, tables), database, spool), database, spool)
+    return Bench(make_settings(tmp_path, tables), database, spool)
 
 
 Series = Callable[..., list[Path]]
@@ -228,17 +242,18 @@ def test_slices_that_came_twice_before_the_series_was_complete_ask_for_no_second
 
 
 def test_a_backlog_of_others_does_not_make_a_series_look_quiet(bench: Bench, ct: Series) -> None:
-    first, last = ct(series="slow"), 0.0
+    first = ct(series="slow")
     arrive_all(bench.spool, first[:5])
     bench.sweep_at(0)
     arrive_all(bench.spool, ct(series="others", slices=100, rows=4, columns=4))
     late = arrive(bench.spool, first[5])
-    last = (late.at - NOON).total_seconds() - 1.0
-    bench.finish(CaseState.RECEIVING, last_arrival_at=NOON + timedelta(seconds=last))
-    assert bench.assembler.sweep(NOON + timedelta(seconds=last + 2 * QUIET_S)) == 100
+    bench.steady_s = 2 * QUIET_S
+    assert bench.assembler.sweep(late.at + timedelta(seconds=QUIET_S + 1)) == 100, (
+        "it came before the quiet time was over"
+    )
     assert bench.cases[0].state is CaseState.RECEIVING, "its last slice waits behind the others"
-    bench.sweep_at(last + 2 * QUIET_S)
-    bench.sweep_at(last + 4 * QUIET_S)
+    bench.sweep_at(2 * QUIET_S)
+    bench.sweep_at(3 * QUIET_S)
     assert (bench.cases[0].state, bench.cases[0].slices) == (CaseState.QUEUED, 6)
 
 
@@ -290,7 +305,7 @@ def test_a_delivered_series_that_comes_again_with_one_slice_more_is_not_answered
 def test_the_protocol_sees_who_sent_the_series(tmp_path: Path, database: Database, spool: Spool, ct: Series) -> None:
     for_ct2 = {**BONES, "name": "for-ct2", "match": {"calling_ae": ["CT2"]}}
     settings = make_settings(tmp_path, protocols={"for-ct2": for_ct2})
-    bench = Bench(Assembler(settings, database, spool), database, spool)
+    bench = Bench(settings, database, spool)
     for source in ("CT1", "CT2"):
         for path in ct(series=source):
             arrive(spool, path, source)
@@ -298,3 +313,115 @@ def test_the_protocol_sees_who_sent_the_series(tmp_path: Path, database: Databas
     bench.sweep_at(QUIET_S)
     assert [case.protocol for case in bench.cases] == [None, "for-ct2"]
     assert bench.cases[0].reason == "no_protocol"
+
+
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_series_is_neither_early_nor_late_when_somebody_sets_the_clock(bench: Bench, ct: Series, days: float) -> None:
+    paths = ct()
+    arrive_all(bench.spool, paths[:4])
+    bench.sweep_at(0)
+    bench.clock_ahead_s = days * 86_400
+    bench.sweep_at(QUIET_S - 1)
+    assert bench.case.state is CaseState.RECEIVING, "not early"
+    arrive_all(bench.spool, paths[4:])
+    bench.sweep_at(QUIET_S)
+    bench.clock_ahead_s = 0.0
+    bench.sweep_at(2 * QUIET_S - 0.001)
+    assert bench.case.state is CaseState.RECEIVING
+    bench.sweep_at(2 * QUIET_S)
+    assert bench.case.state is CaseState.QUEUED, "not late"
+
+
+@pytest.mark.parametrize("days", [1, -1])
+def test_missing_slices_are_waited_for_as_long_when_somebody_sets_the_clock(
+    bench: Bench, ct: Series, days: float
+) -> None:
+    paths = ct()
+    arrive_all(bench.spool, paths[:3] + paths[4:])
+    bench.sweep_at(0)
+    bench.sweep_at(QUIET_S)
+    bench.clock_ahead_s = days * 86_400
+    bench.sweep_at(QUIET_S + WAIT_S - 0.001)
+    assert bench.case.state is CaseState.INCOMPLETE
+    bench.sweep_at(QUIET_S + WAIT_S)
+    assert bench.case.state is CaseState.REFUSED
+
+
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_new_process_waits_the_quiet_time_whatever_its_clock_says(bench: Bench, ct: Series, days: float) -> None:
+    arrive_all(bench.spool, ct())
+    bench.sweep_at(0)
+    bench.restart()
+    bench.clock_ahead_s = days * 86_400
+    bench.sweep_at(10)
+    bench.sweep_at(10 + QUIET_S - 0.001)
+    assert bench.case.state is CaseState.RECEIVING
+    bench.sweep_at(10 + QUIET_S)
+    assert bench.case.state is CaseState.QUEUED
+
+
+JANE = Operator("jane", NOON, "the scan was cut short on purpose")
+
+
+def _act(bench: Bench, what: Callable[[Transaction, Case, Operator], object]) -> None:
+    with bench.database.transaction() as tx:
+        case = queries.case_by_id(tx, bench.case.id)
+        assert case is not None
+        what(tx, case, JANE)
+
+
+def test_an_operator_may_have_a_series_taken_as_complete_before_it_was_quiet(bench: Bench, ct: Series) -> None:
+    arrive_all(bench.spool, ct())
+    bench.sweep_at(0)
+    _act(bench, ask_to_complete)
+    bench.sweep_at(1)
+    assert (bench.case.state, bench.case.forced_by) == (CaseState.QUEUED, None)
+    with bench.database.reading() as tx:
+        forced = next(entry for entry in trail_of(tx, 1) if entry.event == "completion_forced")
+    assert forced.actor == "operator:jane"
+    assert forced.words.startswith(
+        "taken as complete, as jane asked (the scan was cut short on purpose): 6 slices over"
+    )
+
+
+def test_nobody_can_have_a_series_with_a_gap_taken_as_complete(bench: Bench, ct: Series) -> None:
+    paths = ct()
+    arrive_all(bench.spool, paths[:3] + paths[4:])
+    bench.sweep_at(0)
+    _act(bench, ask_to_complete)
+    bench.sweep_at(1)
+    assert (bench.case.state, bench.case.forced_by) == (CaseState.RECEIVING, None)
+    with bench.database.reading() as tx:
+        refused = next(entry for entry in trail_of(tx, 1) if entry.event == "completion_not_forced")
+    assert refused.words.startswith("cannot be taken as complete, as jane asked: gap of 6.00 mm after slice 3")
+
+
+@pytest.mark.parametrize("stop", [park, cancel])
+def test_slices_of_a_series_that_was_stopped_while_it_came_are_kept_with_it_and_wait(
+    bench: Bench, ct: Series, stop: Callable[[Transaction, Case, Operator], None]
+) -> None:
+    paths = ct()
+    arrive_all(bench.spool, paths[:3])
+    bench.sweep_at(0)
+    _act(bench, stop)
+    stopped = bench.case.state
+    arrive_all(bench.spool, paths[3:])
+    bench.sweep_at(1)
+    bench.sweep_at(2 * WAIT_S)
+    assert (bench.states, bench.case.slices) == ([stopped], 6)
+    _act(bench, retry)
+    bench.sweep_at(2 * WAIT_S)
+    bench.sweep_at(2 * WAIT_S + QUIET_S)
+    assert bench.states == [CaseState.QUEUED]
+
+
+def test_a_parked_case_stays_parked_though_its_series_is_sent_again(bench: Bench, ct: Series) -> None:
+    paths = ct()
+    arrive_all(bench.spool, paths)
+    bench.sweep_at(0)
+    bench.sweep_at(QUIET_S)
+    _act(bench, park)
+    arrive_all(bench.spool, paths)
+    bench.sweep_at(2 * QUIET_S)
+    bench.sweep_at(4 * QUIET_S)
+    assert bench.states == [CaseState.FAILED]

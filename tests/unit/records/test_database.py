@@ -11,9 +11,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from appliance.records import Database
+from appliance.records import Database, chain
 from appliance.records.session import DatabaseUnavailable, _alembic
-from appliance.records.tables import AuditEvent, Base, Case, CaseState
+from appliance.records.tables import Base, Case, CaseState
 from tests.support.free_ports import free_port
 from tests.support.rows import NOON, add_case, new_case, read_case
 
@@ -106,7 +106,7 @@ def test_a_committed_row_is_on_the_disk_and_keys_are_checked(database: Database)
         pragmas = {name: connection.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous")}
     assert pragmas == {"journal_mode": "wal", "synchronous": 2}
     with pytest.raises(IntegrityError), database.transaction() as tx:
-        tx.add(AuditEvent(at=NOON, case_id=4711, event="case_opened", actor="nobody", fields={}))
+        chain.append(tx, NOON, 4711, "case_opened", "nobody", {})
 
 
 def test_times_come_back_in_utc_whatever_zone_they_had(database: Database) -> None:

@@ -16,6 +16,7 @@ from tests.support.config_folder import BONES, ROIS, make_settings
 from tests.support.free_ports import free_port
 from tests.support.gpu import why_no_gpu
 from tests.support.model_packages import make_threshold_package
+from tests.support.syslog_collector import SyslogCollector
 
 Examine = Callable[..., dict[str, Finding]]
 
@@ -169,3 +170,15 @@ def test_certificates_that_end_are_told_weeks_before_and_those_that_ended_are_wr
     assert found["certificate"].words == "box20.pem (CN=box20) ends in 19 days; ask for a new one now"
     found = doctor({"intake": intake, "tls": ended.table})
     assert (found["certificates"].verdict, "ended on" in found["certificates"].words) == (Verdict.WRONG, True)
+
+
+def test_a_collector_is_asked_whether_it_takes_messages(doctor: Examine, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    tls = authority.issue("box").table
+    with SyslogCollector(authority.issue("collector").files) as collector:
+        audit = {"collector": f"127.0.0.1:{collector.port}"}
+        assert doctor({"audit": audit, "tls": tls})["audit collector"].verdict is Verdict.GOOD
+    assert collector.messages == []
+    found = doctor({"audit": audit, "tls": tls})["audit collector"]
+    assert found.verdict is Verdict.WRONG
+    assert f"127.0.0.1:{collector.port} is away" in found.words

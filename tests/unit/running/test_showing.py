@@ -1,12 +1,15 @@
 """What people see of a case: one sentence for every state, none of them empty."""
 
+import io
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, Result, ResultKind
-from appliance.running.showing import case_line, what_now
+from appliance.audit.trail import TrailEntry
+from appliance.records.tables import Case, CaseState, CountSign, Delivery, DeliveryState, Result, ResultKind
+from appliance.running.showing import case_line, trail_table, what_now
 from tests.support.config_folder import make_settings
 from tests.support.rows import NOON
 
@@ -38,8 +41,12 @@ def _segmenting(*models: dict[str, object]) -> Case:
     ("case", "words"),
     [
         (_case(CaseState.RECEIVING), "complete if quiet for 20 s more"),
-        (_case(CaseState.INCOMPLETE, reason="slice_missing", sentence="a gap"), "a gap (slice_missing)"),
+        (
+            _case(CaseState.INCOMPLETE, reason="slice_missing", sentence="a gap"),
+            "a gap, waiting 590 s more (slice_missing)",
+        ),
         (_case(CaseState.QUEUED), "waits for a worker"),
+        (_case(CaseState.QUEUED, count_sign=CountSign.UNANSWERED), "waits for a worker; count not confirmed"),
         (_case(CaseState.SEGMENTING), "a worker has taken it"),
         (_case(CaseState.SEGMENTING, progress={"step": "load", "done": 2, "total": 9}), "load: 2 of 9"),
         (_segmenting(WORKING), AT_WORK),
@@ -122,3 +129,14 @@ def test_a_line_of_a_case_with_a_result_names_what_to_look_at(tmp_path: Path) ->
 def test_the_countdown_never_goes_below_zero(tmp_path: Path) -> None:
     late = NOON + timedelta(hours=1)
     assert what_now(_case(CaseState.RECEIVING), make_settings(tmp_path), late) == "complete if quiet for 0 s more"
+
+
+def test_what_a_stranger_called_itself_does_nothing_to_the_terminal() -> None:
+    entry = TrailEntry(
+        NOON, "association_refused", "listener\x1b[2J", "an association from \x1b]0;x\x07[red]X was refused"
+    )
+    console = Console(width=200, force_terminal=True, color_system=None, file=io.StringIO())
+    console.print(trail_table([entry], "Trail"))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "[red]X was refused" in shown
+    assert not {"\x1b", "\x07"} & set(shown)

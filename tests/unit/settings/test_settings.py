@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from appliance.errors import SettingsError
 from appliance.settings import Settings, load_settings
@@ -33,9 +33,13 @@ def test_what_the_shipped_file_calls_a_default_is_the_default() -> None:
     settings = Settings(folder=SHIPPED)
     shown = {(table, key): value for table, keys in uncommented.items() for key, value in keys.items()}
     examples = {("database", "url"), ("broker", "url"), ("appliance", "models_dir")}
+    examples |= {("worker", "memory_mb"), ("worker", "memory_share")}
+    examples |= {("tls", "certificate"), ("tls", "key"), ("tls", "authorities")}
+    examples |= {("audit", "collector"), ("audit", "collector_certificate")}
     for table, key in shown.keys() - examples:
         default = getattr(getattr(settings, table), key)
         default = list(default) if isinstance(default, tuple) else default
+        default = default.model_dump() if isinstance(default, BaseModel) else default
         assert str(default) == str(shown[table, key]), f"[{table}] {key}"
 
 

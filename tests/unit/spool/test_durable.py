@@ -1,5 +1,7 @@
 """What a name in the spool promises about the bytes behind it."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,23 @@ def test_a_folder_is_made_with_its_parents_and_only_once(tmp_path: Path) -> None
     make_folder(tmp_path / "a" / "b" / "c")
     make_folder(tmp_path / "a" / "b" / "c")
     assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+def test_bytes_are_flushed_before_they_get_their_name_and_the_name_before_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    flush, rename = os.fsync, os.rename
+
+    def flushed(descriptor: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        flush(descriptor)
+
+    def renamed(*names: Path) -> None:
+        steps.append("name")
+        rename(*names)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "rename", renamed)
+    write_durably((b"bytes",), tmp_path / "temporary", tmp_path / "final")
+    assert steps == ["file", "name", "folder"]

@@ -1,4 +1,4 @@
-"""`make evidence`: docs/evidence.md, what the bundled model is worth, through the engine that the appliance runs.
+"""`make bench-model`: docs/bundled-model.md, what the bundled model is worth, through the engine of the appliance.
 
 The real CT with its reference labels is read from the folder in DELINEATE_REAL_CT (series/ and reference_labels.npz);
 without it only the phantoms are scored and the page says so.
@@ -42,10 +42,10 @@ def _page(
     manifest = package.manifest
     mean = sum(one.mean_dice for one in summaries) / len(summaries)
     return [
-        "# Evidence",
+        "# What the bundled model is worth",
         "",
         (
-            f"Made by `make evidence` on {now_utc():%Y-%m-%d} with Delineate {__version__} on {platform.machine()}, "
+            f"Made by `make bench-model` on {now_utc():%Y-%m-%d} with Delineate {__version__} on {platform.machine()}, "
             f"{os.cpu_count()} cores. Do not edit by hand."
         ),
         "",
