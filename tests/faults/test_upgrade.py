@@ -97,14 +97,19 @@ def test_cases_in_flight_when_the_box_is_updated_are_finished_by_the_new_release
                     wait_until(lambda: "segmenting" in _states(box).values(), WITHIN_S, "a busy worker")  # noqa: B023
                     box.send(waiting)
                     box.send(late[:6])
-                    box.stop() if end == "stopped" else box.kill()
+                    if end == "stopped":
+                        box.process.terminate()
+                        box.process.wait(WITHIN_S)
                 finally:
                     box.kill()
-            with box:
+            box.start()
+            try:
                 box.send(late[6:])
                 for paths in (done, busy, waiting, late):
                     tally.count(held=pacs.received.count(_result_of(box, paths[0])) == 1)
                 wait_until(lambda: not residue(box), WITHIN_S, "everything to be accounted for")  # noqa: B023
+            finally:
+                box.kill()
 
 
 @pytest.mark.fault("F27", "never wrong")
@@ -132,7 +137,7 @@ def test_rows_of_a_newer_release_are_left_alone_and_receiving_goes_on(
             case = box.wait_for_case(paths[0], CaseState.COMMITTED, timeout_s=WITHIN_S)
             tally.count(held=pacs.received == [case.result_sop_instance_uid])
         finally:
-            box.stop()
+            box.kill()
 
 
 def _set_schema(box: ApplianceBox, revision: str) -> None:
