@@ -106,7 +106,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     configs = shutil.copytree(ROOT / "configs", folder / "configs")
     (configs / "appliance.toml").write_text(
         f'[appliance]\ndata_dir = "../var"\nmodels_dir = "{ROOT / "models/packages"}"\n'
-        f"[broker]\nport = {free_port()}\n[intake]\nport = {listen}\nseries_quiet_s = 3\n"
+        f"[broker]\nport = {free_port()}\n[intake]\nport = {listen}\nseries_quiet_s = 3\nslots = 64\n"
     )
     (configs / "peers.toml").write_text(
         f'[pacs]\nae_title = "{Orthanc.AE_TITLE}"\nhost = "127.0.0.1"\nport = {dicom}\nstorage_commitment = true\n'

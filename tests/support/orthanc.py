@@ -93,6 +93,12 @@ class Orthanc:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}{path}", timeout=10) as answer:
             return bytes(answer.read())
 
+    def delete(self, path: str) -> None:
+        """DELETE of a REST route."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self._http_port}{path}", method="DELETE")
+        with urllib.request.urlopen(request, timeout=10):  # noqa: S310 - loopback
+            pass
+
     def objects(self, modality: str) -> list[bytes]:
         """Every object of a modality that it holds, as files."""
         series = [self.get(f"/series/{one}") for one in self.get("/series")]
