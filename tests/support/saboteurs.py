@@ -83,7 +83,13 @@ SABOTEURS: tuple[Saboteur, ...] = (
         "a peer may take as long as it likes for its request",
         "never stuck",
         (("intake/acceptor.py", "if waiting.deadline_s <= now_s]", "if waiting.deadline_s <= 0]"),),
-        (_SLOW,),
+        (f"{_SLOW}[half a PDU-1]",),
+    ),
+    Saboteur(
+        "an object may come as slowly as it likes",
+        "never stuck",
+        (("intake/wire.py", "            if monotonic_s() > deadline_s:\n", "            if False:\n"),),
+        (f"{_SLOW}[one byte of an object a second-1]",),
     ),
     Saboteur(
         "an arrival leaves the queue before its row is committed",
