@@ -40,6 +40,7 @@ class SlotPool:
 
     def __init__(self, folder: Path, slots: int, slot_bytes: int) -> None:
         self._folder = folder
+        self._root = str(folder)  # a path made anew for each object would cost as much as opening it
         self.slots = slots
         self.slot_bytes = slot_bytes
         self._states = memoryview(mmap.mmap(-1, max(slots, 1) * 4)).cast("i")
@@ -99,7 +100,7 @@ class SlotPool:
                 return None
             self._states[number] = os.getpid()
             try:
-                return number, os.open(self.path(number), os.O_WRONLY | os.O_CLOEXEC)
+                return number, os.open(f"{self._root}/{number:04d}.slot", os.O_WRONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 self._became(number, ABSENT)
 
