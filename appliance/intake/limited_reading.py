@@ -10,7 +10,8 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -47,16 +48,20 @@ class _Reader:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._answers, selectors.EVENT_READ)
         self._half = b""
-        self._lines: list[bytes] = []
+        self._lines: deque[bytes] = deque()
 
-    def ask(self, what: str, paths: Sequence[Sequence[Path]]) -> None:
-        """Ask about each of these, to be answered in order."""
+    def answers(self, what: str, paths: Sequence[Sequence[Path]]) -> list[_Answer]:
+        """An answer for each of these, in order; fewer when the process dies or gets stuck at the next."""
         asked = {"what": what, "paths": [[str(path) for path in each] for each in paths]}
         with suppress(BrokenPipeError):  # then the answers do not come, which says it
             self._questions.write(json.dumps(asked).encode() + b"\n")
             self._questions.flush()
+        answers: list[_Answer] = []
+        while len(answers) < len(paths) and (answer := self._next()) is not None:
+            answers.append(answer)
+        return answers
 
-    def answer(self) -> dict[str, Any] | None:
+    def _next(self) -> _Answer | None:
         """The next answer; None when there is none in time, or none any more."""
         until_s = monotonic_s() + WALL_S
         while not self._lines:
@@ -66,9 +71,9 @@ class _Reader:
             if not piece:
                 return None
             *lines, self._half = (self._half + piece).split(b"\n")
-            self._lines += lines
+            self._lines.extend(lines)
         with suppress(ValueError):
-            answer = json.loads(self._lines.pop(0), parse_constant=_no_number)
+            answer = json.loads(self._lines.popleft(), parse_constant=_no_number)
             return answer if isinstance(answer, dict) else None
         return None
 
@@ -106,7 +111,7 @@ class LimitedReading:
             SliceRefused: as `read_identity` says, and PARSER_DIED.
             OSError: the file itself cannot be read.
         """
-        return _value(_IDENTITY, next(self._answers("identity", [[path]])))
+        return _value(_IDENTITY, self._answers("identity", [[path]])[0])
 
     def slices(self, paths: Sequence[Path]) -> list[CtSlice]:
         """The checked headers of these files.
@@ -125,7 +130,7 @@ class LimitedReading:
             SliceRefused: one of them cannot be decoded, or decoding it killed the reader.
             OSError: a file itself cannot be read.
         """
-        return _value(_FLAG, next(self._answers("one_image", [[first, second]])))
+        return _value(_FLAG, self._answers("one_image", [[first, second]])[0])
 
     def stop(self) -> None:
         """End the process, if there is one."""
@@ -133,20 +138,16 @@ class LimitedReading:
             self._reader.end()
             self._reader = None
 
-    def _answers(self, what: str, paths: Sequence[Sequence[Path]]) -> Iterator[_Answer]:
+    def _answers(self, what: str, paths: Sequence[Sequence[Path]]) -> list[_Answer]:
         """An answer for each; an object that kills the reader has its death for an answer, and another goes on."""
-        done = 0
-        while done < len(paths):
+        answers: list[_Answer] = []
+        while len(answers) < len(paths):
             self._reader = self._reader or _Reader()
-            self._reader.ask(what, paths[done:])
-            while done < len(paths):
-                answer = self._reader.answer()
-                done += 1
-                if answer is None:
-                    code, self._reader = self._reader.end(), None
-                    yield SliceRefused(Reason.PARSER_DIED, f"{_death(code)}; export it again at its source")
-                    break
-                yield answer
+            answers += self._reader.answers(what, paths[len(answers) :])
+            if len(answers) < len(paths):
+                code, self._reader = self._reader.end(), None
+                answers.append(SliceRefused(Reason.PARSER_DIED, f"{_death(code)}; export it again at its source"))
+        return answers
 
 
 def _value(kind: TypeAdapter[_Value], answer: _Answer) -> _Value:

@@ -10,13 +10,13 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from appliance.dicom.ct_slice import parse_slice
+from appliance.dicom.ct_slice import CtSlice, parse_slice
 from appliance.dicom.ct_volume import same_image
-from appliance.dicom.identity import read_identity
+from appliance.dicom.identity import InstanceIdentity, read_identity
 from appliance.errors import SliceRefused
 
 ADDRESS_SPACE_BYTES = 1 << 30
@@ -58,13 +58,15 @@ def _answer(read: Callable[[Sequence[Path]], Any], paths: Sequence[Path]) -> dic
 
 
 def _identity(paths: Sequence[Path]) -> dict[str, Any]:
-    return asdict(read_identity(paths[0]))
+    one = read_identity(paths[0])
+    return {each.name: getattr(one, each.name) for each in fields(InstanceIdentity)}
 
 
 def _slice(paths: Sequence[Path]) -> dict[str, Any]:
-    fields = asdict(parse_slice(paths[0]))
-    del fields["path"]
-    return {**fields, "header": {name: value.decode(BYTES_AS_TEXT) for name, value in fields["header"].items()}}
+    one = parse_slice(paths[0])
+    told = {each.name: getattr(one, each.name) for each in fields(CtSlice) if each.name != "path"}
+    told["header"] = {name: value.decode(BYTES_AS_TEXT) for name, value in one.header.items()}
+    return {**told, "pixels": asdict(one.pixels), "description": asdict(one.description)}
 
 
 def _one_image(paths: Sequence[Path]) -> bool:

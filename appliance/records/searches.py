@@ -65,12 +65,6 @@ def last_event(tx: Transaction, case_id: int, *events: str) -> AuditEvent | None
     return tx.scalar(query.order_by(AuditEvent.id.desc()).limit(1))
 
 
-def tries_of(tx: Transaction, case_id: int) -> dict[str, datetime]:
-    """When each destination last did not take something of a case."""
-    query = select(AuditEvent).where(AuditEvent.case_id == case_id, AuditEvent.event == "delivery_tried")
-    return {row.fields["destination"]: row.at for row in tx.scalars(query.order_by(AuditEvent.id))}
-
-
 def events_of_box(tx: Transaction, events: Collection[str], since: datetime, limit: int) -> Sequence[AuditEvent]:
     """The newest of these events that belong to no case."""
     query = select(AuditEvent).where(AuditEvent.case_id.is_(None), AuditEvent.event.in_(events), AuditEvent.at >= since)

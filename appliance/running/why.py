@@ -9,8 +9,8 @@ from typing import Any
 from appliance.casework.operating import BY_A_PERSON
 from appliance.errors import Reason
 from appliance.records import Transaction
-from appliance.records.searches import last_event, newest_of, queued_before, seconds_of_work, tries_of
-from appliance.records.tables import Case, CaseState, Delivery, DeliveryState, ResultKind
+from appliance.records.searches import last_event, newest_of, queued_before, seconds_of_work
+from appliance.records.tables import Case, CaseState, CountSign, Delivery, DeliveryState, Proof, ResultKind
 from appliance.running.advice import ADVICE
 from appliance.running.showing import countdown_s, progress_words
 from appliance.segmentation.pace import in_words
@@ -79,8 +79,9 @@ def short(instant: datetime, now: datetime) -> str:
 
 
 def _slices(view: _View) -> str:
-    expected = getattr(view.case, "expected_slices", None)
-    said = f", PACS says {expected}" if expected is not None else ""
+    case = view.case
+    peer = view.settings.completion_rules(case.foreseen_protocol, case.source_ae).peer or "PACS"
+    said = f", {peer} says {case.expected_slices}" if case.expected_slices is not None else ""
     return f"{view.case.slices} slices received{said}"
 
 
@@ -91,12 +92,14 @@ def _receiving(view: _View) -> _Sentences:
     left_s = countdown_s(view.case, view.settings, view.now)
     waits = f"waiting {left_s:.0f} s more" if left_s > 0 else "quiet for long enough"
     coming = "without a new slice until then the series is examined" if left_s > 0 else "the series is examined now"
+    if left_s <= 0 and view.case.count_wanted_at is not None:
+        coming = "the PACS is being asked how many slices there are"
     return f"{_slices(view)}, {waits}", coming, _force(view)
 
 
 def _incomplete(view: _View) -> _Sentences:
-    until = view.case.entered_state_at + timedelta(seconds=view.settings.intake.incomplete_wait_s)
-    left_s = max(0.0, (until - view.now).total_seconds())
+    left_s = countdown_s(view.case, view.settings, view.now)
+    until = view.now + timedelta(seconds=left_s)
     happened = f"{_slices(view)}, waiting {left_s:.0f} s more: {view.case.sentence}"
     return happened, f"refused at {view.at(until)} if nothing comes until then", "send what is missing"
 
@@ -107,7 +110,8 @@ def _force(view: _View) -> str:
 
 def _queued(view: _View) -> _Sentences:
     case = view.case
-    happened = f"complete with {case.slices} slices, queued since {view.since} for {case.model}"
+    unsure = ", count not confirmed" if case.count_sign is CountSign.UNANSWERED else ""
+    happened = f"complete with {case.slices} slices{unsure}, queued since {view.since} for {case.model}"
     if case.attempts:
         happened += f"; attempt {case.attempts} of {view.settings.worker.attempts} ended: {case.sentence}"
     before = queued_before(view.tx, case)
@@ -139,27 +143,34 @@ def _segmenting(view: _View) -> _Sentences:
 
 
 def _on_its_way(view: _View) -> _Sentences:
-    tried = tries_of(view.tx, view.case.id)
-    happened = "; ".join(_delivery(view, one, tried.get(one.destination)) for one in view.case.deliveries)
+    happened = "; ".join(_delivery(view, one) for one in view.case.deliveries)
     if any(one.state is DeliveryState.PENDING and one.sentence for one in view.case.deliveries):
         return happened, "it is tried again by itself until it is taken", "mend what the destination says"
     return happened or "the result is made", "the destinations are asked to keep it, where they offer that", NOTHING
 
 
-def _delivery(view: _View, delivery: Delivery, tried_at: datetime | None) -> str:
+def _delivery(view: _View, delivery: Delivery) -> str:
     what = delivery.result.kind.in_words
     if delivery.state is DeliveryState.PENDING and delivery.sentence:
-        answered = f" at {view.at(tried_at)}" if tried_at is not None else ""
+        answered = f" at {view.at(delivery.last_tried_at)}" if delivery.last_tried_at is not None else ""
         due = view.at(delivery.next_try_at)
         what = "" if delivery.result.kind is ResultKind.RTSTRUCT else f" (for the {what})"
         return f"{delivery.destination} answered{answered}{what}: {delivery.sentence}, next try {due}"
     words = {
         DeliveryState.PENDING: f"the {what} is being sent to {delivery.destination}",
         DeliveryState.ACCEPTED: f"{delivery.destination} has accepted the {what}",
-        DeliveryState.COMMITTED: f"{delivery.destination} keeps the {what}",
+        DeliveryState.COMMITTED: f"{delivery.destination} keeps the {what}{_proof(view, delivery)}",
         DeliveryState.REFUSED: f"{delivery.destination} will not take the {what}: {delivery.sentence}",
     }
     return words.get(delivery.state, f"the {what}: {delivery.state} by {delivery.destination}")
+
+
+def _proof(view: _View, delivery: Delivery) -> str:
+    """How that is known."""
+    if delivery.proof is None or delivery.proved_at is None:
+        return ""
+    how = {Proof.COMMITMENT: "it committed to that", Proof.SIGHTING: "it was seen there"}[delivery.proof]
+    return f", {how} at {view.at(delivery.proved_at)}"
 
 
 def _arrived(view: _View) -> _Sentences:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydicom import dcmread
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian
 
 from appliance.spool import Arrival, Spool
@@ -19,7 +19,7 @@ def data_set_bytes(path: Path) -> bytes:
 
 def arrive(spool: Spool, path: Path, source_ae: str = "CT1") -> Arrival:
     """One file, received from `source_ae`."""
-    meta = dcmread(path, stop_before_pixels=True, force=True).file_meta
+    meta = read_file_meta_info(path)
     syntax = str(meta.TransferSyntaxUID)
     sop_class_uid, sop_instance_uid = str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
     envelope = file_meta(sop_class_uid, sop_instance_uid, syntax, source_ae, "DELINEATE")

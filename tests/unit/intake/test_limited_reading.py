@@ -68,6 +68,17 @@ def test_a_refusal_comes_back_with_its_reason(reading: LimitedReading, tmp_path:
         reading.slices([path])
 
 
+def test_a_refusal_among_others_does_not_mix_up_whose_answer_is_whose(reading: LimitedReading, tmp_path: Path) -> None:
+    first, second, third = make_ct_series(tmp_path, slices=3)
+    bad = tmp_path / "no.dcm"
+    bad.write_bytes(b"not DICOM")
+    with pytest.raises(SliceRefused):
+        reading.slices([bad, first, second])
+    with pytest.raises(FileNotFoundError):
+        reading.slices([tmp_path / "gone.dcm", first])
+    assert reading.slices([third]) == [parse_slice(third)]
+
+
 def test_a_file_that_the_disk_does_not_give_is_no_refusal(reading: LimitedReading, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         reading.identities([tmp_path / "gone.dcm"])
@@ -160,7 +171,7 @@ def test_a_reader_in_wrong_hands_is_not_believed(answer: bytes, tmp_path: Path) 
     reading = LimitedReading()
     reading.identity(path)
     assert reading._reader is not None
-    reading._reader._lines = [answer]
+    reading._reader._lines.append(answer)
     try:
         with pytest.raises(SliceRefused, match="parser_died"):
             reading.slices([path])
@@ -176,7 +187,7 @@ def test_a_reader_cannot_point_to_another_file(tmp_path: Path) -> None:
         assert reading._reader is not None
         fields = {name: value for name, value in asdict(parse_slice(first)).items() if name != "path"}
         fields["header"] = {name: value.decode("latin-1") for name, value in fields["header"].items()}
-        reading._reader._lines = [json.dumps({"value": {**fields, "path": "/etc/passwd"}}).encode()]
+        reading._reader._lines.append(json.dumps({"value": {**fields, "path": "/etc/passwd"}}).encode())
         assert reading.slices([second])[0].path == second
     finally:
         reading.stop()

@@ -14,7 +14,7 @@ from appliance.casework.operating import Operator, ask_to_complete, cancel, park
 from appliance.dicom.identity import read_identity
 from appliance.errors import Reason
 from appliance.records import Database, queries
-from appliance.records.tables import CaseState, DeliveryState, Instance, InstanceState, ResultKind
+from appliance.records.tables import CaseState, DeliveryState, Instance, InstanceState, Proof, ResultKind
 from appliance.running.advice import ADVICE
 from appliance.running.why import account_of
 from appliance.running.why_nothing import Answer, explain
@@ -59,6 +59,18 @@ def test_receiving(database: Database, settings: Settings) -> None:
         "without a new slice until then the series is examined",
         f"nothing; if no more will come, `delineate case force-complete {case_id}`",
     )
+
+
+def test_receiving_while_the_pacs_has_more(database: Database, settings: Settings) -> None:
+    case_id = new_case(database, CaseState.RECEIVING, slices=118, expected_slices=240)
+    happened, _, _ = _told(database, settings, case_id)
+    assert happened == "118 slices received, PACS says 240, waiting 42 s more"
+
+
+def test_receiving_while_the_pacs_is_asked(database: Database, settings: Settings) -> None:
+    case_id = new_case(database, CaseState.RECEIVING, slices=118, count_wanted_at=NOON)
+    _, coming, _ = _told(database, settings, case_id, NOON + timedelta(minutes=5))
+    assert coming == "the PACS is being asked how many slices there are"
 
 
 def test_receiving_and_quiet_for_long_enough(database: Database, settings: Settings) -> None:
@@ -147,10 +159,8 @@ def test_segmenting_by_a_worker_that_fell_silent(database: Database, settings: S
 def test_sending(database: Database, settings: Settings) -> None:
     case_id = new_case(database, CaseState.SENDING, STRUCTURES)
     due = NOON + timedelta(minutes=12)
-    new_delivery(database, case_id, next_try_at=due, sentence="C-STORE was answered 0xA700", attempts=1)
-    with database.transaction() as tx:
-        tried = {"object": "structure set", "destination": "pacs", "sentence": "no", "wait_s": 1.0}
-        trail.record(tx, "delivery_tried", at=NOON, actor="deliverer", case_id=case_id, **tried)
+    tried = {"sentence": "C-STORE was answered 0xA700", "attempts": 1, "last_tried_at": NOON}
+    new_delivery(database, case_id, next_try_at=due, **tried)
     assert _told(database, settings, case_id) == (
         "pacs answered at 12:00: C-STORE was answered 0xA700, next try 12:12",
         "it is tried again by itself until it is taken",
@@ -171,6 +181,21 @@ def test_on_its_way_and_there(
 ) -> None:
     case_id = new_case(database, state, STRUCTURES)
     new_delivery(database, case_id, state=delivery)
+    assert _told(database, settings, case_id)[0] == words
+
+
+@pytest.mark.parametrize(
+    ("proof", "words"),
+    [
+        (Proof.COMMITMENT, "pacs keeps the structure set, it committed to that at 12:00 (since 12:00)"),
+        (Proof.SIGHTING, "pacs keeps the structure set, it was seen there at 12:00 (since 12:00)"),
+    ],
+)
+def test_how_it_is_known_that_a_destination_keeps_it(
+    database: Database, settings: Settings, proof: Proof, words: str
+) -> None:
+    case_id = new_case(database, CaseState.COMMITTED, STRUCTURES)
+    new_delivery(database, case_id, state=DeliveryState.COMMITTED, proof=proof, proved_at=NOON)
     assert _told(database, settings, case_id)[0] == words
 
 
