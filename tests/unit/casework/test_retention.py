@@ -248,11 +248,8 @@ def test_a_series_that_is_sent_again_after_its_result_was_removed_is_worked_on_a
     settings = make_settings(tmp_path, {"intake": {"series_quiet_s": 0.01}, "retention": TERMS})
     steady_s = 0.0
     assembler = Assembler(settings, bench.database, bench.spool, READING, steady=lambda: steady_s)
-    try:
-        for _ in range(2):
-            assembler.sweep(_days(RESULTS_DAYS + 1))
-            steady_s += 1.0
-    finally:
-        assembler.stop()
+    for _ in range(2):
+        assembler.sweep(_days(RESULTS_DAYS + 1))
+        steady_s += 1.0
     with bench.database.reading() as tx:
         assert [case.revision for case in tx.query(Case).order_by(Case.id)] == [1, 2]
