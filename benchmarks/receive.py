@@ -75,7 +75,12 @@ class Server:
         return []
 
     def wait_until_ready(self) -> None:
-        wait(lambda: subprocess.run(self._echo(), env=ENVIRONMENT, capture_output=True, check=False).returncode == 0)
+        wait(self._answers)
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder.parent / f"{self.name}.log").read_text()
+        return subprocess.run(self._echo(), env=ENVIRONMENT, capture_output=True, check=False).returncode == 0
 
     def settle(self) -> None:
         """Wait until it has done what it does later."""

@@ -98,7 +98,7 @@ def verify(ctx: click.Context, folder: Path | None, key_files: tuple[Path, ...])
         raise click.ClickException(
             f"the trail was altered ({broken.fault}): {broken.words}. In order before that: {verdict.events} events."
         )
-    signed = f"{verdict.heads} signed heads" if verdict.heads else "no signed head yet (`delineate audit sign`)"
+    signed = f"signed heads: {verdict.heads}" if verdict.heads else "no signed head yet (`delineate audit sign`)"
     console.print(f"The trail is whole: {verdict.events} events, {signed}.")
 
 

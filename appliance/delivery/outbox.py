@@ -76,7 +76,10 @@ class Outbox:
     def destinations_due(self, now: datetime) -> list[str]:
         """The destinations for which there is something to do."""
         with self._database.reading() as tx:
-            return queries.destinations_due(tx, queries.Due(now, self._horizon))
+            return queries.destinations_due(tx, self._due(now))
+
+    def _due(self, now: datetime) -> queries.Due:
+        return queries.Due(now, self._horizon, self._settings.delivery.alarm_attempts)
 
     def serve(self, destination: str, clock: Now) -> None:
         """Send one destination what is due for it, then ask it about what it accepted; each until the first failure.
@@ -102,9 +105,7 @@ class Outbox:
     ) -> bool:
         """Take the next delivery one step on; False when there is none, or it failed."""
         with self._database.reading() as tx:
-            patience = self._settings.delivery.alarm_attempts
-            due = queries.Due(clock(), self._horizon)
-            delivery = queries.next_delivery(tx, destination, state, due, patience=patience, last=self._troubled)
+            delivery = queries.next_delivery(tx, destination, state, self._due(clock()), self._troubled)
         if delivery is None:
             return False
         try:

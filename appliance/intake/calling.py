@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, evt
+from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 
@@ -20,6 +20,8 @@ PLAIN: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 """Proposed for everything that is not an image; never Deflated, which inflates without bound."""
 
 _CONNECT_S = 10.0
+
+_config.LOG_RESPONSE_IDENTIFIERS = False  # what a PACS knows of its patients is for no log; and it need not be a text
 
 
 class NoAnswer(ApplianceError):

@@ -1,5 +1,6 @@
 """Asking a PACS what it has: C-FIND of Study Root (PS3.4 Annex C.4.1), with limits on time and on answers."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as S
 
 from appliance.clock import monotonic_s
 from appliance.dicom.ct_slice import CT_IMAGE_STORAGE
-from appliance.dicom.header import PARSE_ERRORS
+from appliance.dicom.header import decode_text
 from appliance.dicom.uid import is_valid_uid
 from appliance.intake.calling import PLAIN, NoAnswer, Request, association, status_words
 from appliance.settings import Peer, Settings
@@ -18,6 +19,7 @@ from appliance.settings import Peer, Settings
 MOST_ANSWERS = 20_000
 """More matches than this are no answer to any question of ours."""
 
+_COUNT = re.compile(rb"[0-9]{1,6}")
 _SINGLE_VALUES = frozenset({"PatientID", "AccessionNumber", "StudyInstanceUID"})
 _PENDING = (0xFF00, 0xFF01)
 _PATIENCE = 4.0
@@ -189,18 +191,19 @@ def _matches(made: Association, settings: Settings, level: str, keys: Mapping[st
         raise NoAnswer(f"the association broke while asking ({broken})") from broken
 
 
+def _raw(answer: Dataset, keyword: str) -> bytes:
+    """The bytes of a value as the PACS wrote them: pydicom would quote nonsense in a warning, and may stumble on it."""
+    element = answer.get_item(keyword)
+    value = element.value if element is not None else None
+    return value.strip(b" \0") if isinstance(value, bytes) else b""
+
+
 def _text(answer: Dataset, keyword: str) -> str:
-    """A value as the PACS wrote it; empty when it is absent, several, or cannot be read."""
-    try:
-        value = answer.get(keyword)
-    except PARSE_ERRORS:
-        return ""
-    return value.strip(" \0") if isinstance(value, str) else ""
+    """A value in the character set of the answer; empty when it is absent."""
+    return decode_text(_raw(answer, keyword), _raw(answer, "SpecificCharacterSet"))
 
 
 def _number(answer: Dataset, keyword: str) -> int | None:
-    try:
-        value = answer.get(keyword)
-        return None if value is None or value == "" else int(value)
-    except PARSE_ERRORS:
-        return None
+    """A count; None when it is absent, or no number that a series could have."""
+    written = _raw(answer, keyword)
+    return int(written) if _COUNT.fullmatch(written) else None

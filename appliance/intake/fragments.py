@@ -107,11 +107,13 @@ class Fragments:
         entry.advance(left)
 
     def _begin_pdu(self, *, of_message: bool) -> None:
-        if self._ahead == 0:
-            self.waiting = of_message
+        if self._ahead == 0 and of_message:  # it may be a release, which is shorter than both headers
+            self.waiting = True
             self._read(self._headers[:_PDU_HEADER_BYTES])
             self.waiting = False
             self._ahead = _PDU_HEADER_BYTES
+        elif self._ahead == 0:
+            self._ahead = self._wire.read_into(self._headers)
         if self._ahead < _PDU_HEADER_BYTES:
             raise ConnectionLost("closed within a PDU")
         kind, length = self._headers[0], int.from_bytes(self._headers[2:_PDU_HEADER_BYTES], "big")

@@ -62,19 +62,23 @@ class Housekeeper:
         """One round over the slots; whether there is more to do at once."""
         try:
             self._pool.settle_orphans()
-            filled = self._pool.numbers(FILLED)
-            for number in filled:
-                self._spool.hand_over(self._pool, number)
-            if filled:
-                self._last_filled_s = monotonic_s()
+            for number in self._pool.numbers(FILLED):
+                self._hand_over(number)
             absent = self._pool.numbers(ABSENT)
             if not (refill and absent and self._may_refill() and self._has_space()):
                 return False
             self._pool.refill(absent[:_BATCH])
         except OSError:
-            log.exception("housekeeping_failed")
+            log.exception("slots_not_made")
             return False
         return len(absent) > _BATCH
+
+    def _hand_over(self, number: int) -> None:
+        self._last_filled_s = monotonic_s()
+        try:
+            self._spool.hand_over(self._pool, number)
+        except OSError:  # it stays where it is, and is tried again
+            log.exception("slot_not_handed_over")
 
     def _may_refill(self) -> bool:
         """While objects come, the disk is theirs, until slots run short."""

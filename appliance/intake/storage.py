@@ -4,6 +4,7 @@ C-STORE success means kept: the data set's bytes are durable on disk before 0x00
 is parsed here, and receiving needs neither database nor broker; what else must be remembered is left as a note.
 """
 
+import struct
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -35,14 +36,16 @@ MOST_ASKED = 20_000
 
 _REQUEST_COMMITMENT = 1
 _UNREADABLE = (
-    ValueError,
-    TypeError,
-    KeyError,
+    ArithmeticError,
+    AssertionError,
     AttributeError,
-    IndexError,
-    NotImplementedError,
     EOFError,
+    LookupError,
+    NotImplementedError,
     RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
 )
 """What pydicom raises on a data set that is none."""
 

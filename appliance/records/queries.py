@@ -155,10 +155,13 @@ class Due:
         now: the time.
         horizon: nothing is ever put off for longer than this: what says so was put off by a clock that was wrong, and
             is due now.
+        patience: a result waits for every earlier one of the same patient that is still to be sent to the same
+            destination, unless that has failed so often: one that nobody takes must not hold up the others for ever.
     """
 
     now: datetime
     horizon: timedelta
+    patience: int
 
 
 def destinations_due(tx: Transaction, due: Due) -> list[str]:
@@ -172,27 +175,22 @@ def next_delivery(
     destination: str,
     state: DeliveryState,
     due: Due,
-    *,
-    patience: int,
     last: Collection[int] = (),
 ) -> Delivery | None:
     """What one destination is to be sent next (pending), or asked about next (accepted); None when nothing is due.
 
-    A result waits for every earlier one of the same patient that is still to be sent there, unless that has failed
-    `patience` times: one that nobody takes must not hold up the others for ever. Those in `last` are tried when no
-    other is due.
+    Those in `last` are tried when no other is due.
     """
     query = select(Delivery).join(Case).options(selectinload(Delivery.case))
     query = query.where(Delivery.destination == destination, Delivery.state == state, _is_due(due))
-    if state is DeliveryState.PENDING:
-        query = query.where(~_held_back(patience))
     return tx.scalar(query.order_by(Delivery.id.in_(last), Delivery.id).limit(1))
 
 
 def _is_due(due: Due) -> ColumnElement[bool]:
     wrong_clock = and_(Delivery.next_try_at > due.now + due.horizon, Delivery.next_try_at < NEVER)
     in_time = or_(Delivery.next_try_at <= due.now, wrong_clock)
-    return and_(Delivery.state.in_(_OPEN_DELIVERIES), in_time, Case.state.in_(_SENDING))
+    goes_on = or_(Delivery.state == DeliveryState.ACCEPTED, ~_held_back(due.patience))
+    return and_(Delivery.state.in_(_OPEN_DELIVERIES), in_time, Case.state.in_(_SENDING), goes_on)
 
 
 def _held_back(patience: int) -> ColumnElement[bool]:

@@ -75,9 +75,16 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
-        """A consistent look that takes no write lock; nothing in it may change a row."""
-        with Session(self.engine.execution_options(read_only=True), expire_on_commit=False) as session:
-            yield session  # closing undoes what was not committed, and leaves the rows that were read as they are
+        """A consistent look that takes no write lock; nothing in it may change a row.
+
+        Raises:
+            DatabaseUnavailable: the database is away.
+        """
+        try:
+            with Session(self.engine.execution_options(read_only=True), expire_on_commit=False) as session:
+                yield session  # closing undoes what was not committed, and leaves the rows that were read as they are
+        except (OperationalError, InterfaceError) as error:
+            raise DatabaseUnavailable(f"{self.display_url}: {_first_line(error)}") from error
 
     def migrate(self) -> None:
         """Bring the schema to this release's version.

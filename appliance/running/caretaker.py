@@ -55,19 +55,19 @@ class Caretaker:
             DatabaseUnavailable: the database went away; whoever supervises starts again.
             DutyBroke: a duty failed in a way that nobody foresaw; likewise.
         """
-        threads = {
-            duty.name: threading.Thread(target=self._see_to, args=(duty, stop), name=duty.name, daemon=True)
+        threads = [
+            threading.Thread(target=self._see_to, args=(duty, stop), name=duty.name, daemon=True)
             for duty in self._duties
-        }
-        for thread in threads.values():
+        ]
+        for thread in threads:
             thread.start()
         stop.wait()
         deadline_s = monotonic_s() + STOP_WITHIN_S
-        for thread in threads.values():
+        for thread in threads:
             thread.join(timeout=max(0.0, deadline_s - monotonic_s()))
         if self._gave_up:
             raise self._gave_up[0]
-        broken = [name for name, thread in threads.items() if not thread.is_alive() and name not in self._stopped]
+        broken = [thread.name for thread in threads if not thread.is_alive() and thread.name not in self._stopped]
         if broken:
             raise DutyBroke(f"{', '.join(broken)} failed in a way that nobody foresaw; see the log")
 

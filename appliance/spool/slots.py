@@ -40,6 +40,7 @@ class SlotPool:
 
     def __init__(self, folder: Path, slots: int, slot_bytes: int) -> None:
         self._folder = folder
+        self._root = str(folder)  # a path made anew for each object would cost as much as opening it
         self.slots = slots
         self.slot_bytes = slot_bytes
         self._states = memoryview(mmap.mmap(-1, max(slots, 1) * 4)).cast("i")
@@ -99,7 +100,7 @@ class SlotPool:
                 return None
             self._states[number] = os.getpid()
             try:
-                return number, os.open(self.path(number), os.O_WRONLY | os.O_CLOEXEC)
+                return number, os.open(f"{self._root}/{number:04d}.slot", os.O_WRONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 self._became(number, ABSENT)
 
@@ -139,8 +140,9 @@ class SlotPool:
             self._states[number] = ABSENT
 
     def gone(self, number: int) -> None:
-        """Say that the file of a slot has left the pool."""
-        self._states[number] = ABSENT
+        """Say that the file of a slot has left the pool; it may be one of a larger pool of before."""
+        if number < len(self._states):
+            self._states[number] = ABSENT
 
     def refill(self, numbers: list[int]) -> None:
         """Make slots of these numbers, durable with their names, and free.

@@ -78,19 +78,23 @@ class _Ledger:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         told = dict(report.user_properties)
+        if report.skipped and (_MARK in told or _is_of_faults(report)):
+            self._skipped[report.nodeid] = _why(report)
         if _MARK not in told:
             return
         run = Run()
         if report.skipped:
-            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-            self._skipped[report.nodeid] = why.removeprefix("Skipped: ")
-            run = Run(outcome=SKIPPED, why=self._skipped[report.nodeid])
+            run = Run(outcome=SKIPPED, why=_why(report))
         elif report.failed:
             run.outcome = FAILED
         if report.when == "teardown" and isinstance(counted := told.get(_COUNTED), dict):
             run.tried, run.failed, run.figures = counted["tried"], counted["failed"], counted["figures"]
         if report.when == "teardown" or run.outcome != HELD:
             self._note(report.nodeid.partition("[")[0], told[_MARK], run)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped and _is_of_faults(report):  # a whole file
+            self._skipped[report.nodeid] = _why(report)
 
     def _note(self, test: str, mark: object, run: Run) -> None:
         row, promise = mark if isinstance(mark, (list, tuple)) else ("", "")
@@ -125,3 +129,12 @@ class _Ledger:
         if not os.environ.get("CI"):
             return []
         return [test for test, why in self._skipped.items() if WITHOUT_GPU not in why]
+
+
+def _is_of_faults(report: pytest.TestReport | pytest.CollectReport) -> bool:
+    return report.nodeid.startswith("tests/faults/")
+
+
+def _why(report: pytest.TestReport | pytest.CollectReport) -> str:
+    told = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return told.removeprefix("Skipped: ")

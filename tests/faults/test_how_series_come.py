@@ -47,14 +47,14 @@ def test_slices_in_any_order_give_the_same_volume(
         trial = tmp_path / "trial"
         trial.mkdir()
         database = Database(f"sqlite:///{shutil.copy(migrated_file, trial / 'rows.sqlite')}")
-        with make_line(trial, database, Spool(trial / "spool")) as line:
-            cut = DICE.randrange(len(order))
-            line.receive(order[:cut])
-            line.receive(order[cut:])
-            line.be_quiet()
-            case = line.cases[-1]
-            tally.count(held=(len(line.cases), case.state, case.slices) == (1, CaseState.QUEUED, len(paths)))
-            digests.add(line.volume_digest(case))
+        line = make_line(trial, database, Spool(trial / "spool"))
+        cut = DICE.randrange(len(order))
+        line.receive(order[:cut])
+        line.receive(order[cut:])
+        line.be_quiet()
+        case = line.cases[-1]
+        tally.count(held=(len(line.cases), case.state, case.slices) == (1, CaseState.QUEUED, len(paths)))
+        digests.add(line.volume_digest(case))
         database.engine.dispose()
         shutil.rmtree(trial)
     tally.figures["different volumes"] = str(len(digests))
@@ -94,20 +94,20 @@ def send_at_once(listener: ListenerProcess, shares: Sequence[Sequence[Path]]) ->
 def test_a_series_over_many_associations_and_senders_is_one_case(
     tmp_path: Path, database: Database, listener: ListenerProcess, tally: Tally, times: Times
 ) -> None:
-    with make_line(tmp_path, database, listener.spool) as line:
-        for trial in range(times(6, 200)):
-            folder = tmp_path / f"ct{trial}"
-            paths = make_ct_series(folder, slices=20, rows=8, columns=8, series=f"split {trial}")
-            uid = str(dcmread(paths[0]).SeriesInstanceUID)
-            shares: list[list[Path]] = [[] for _ in range(DICE.randint(1, 6))]
-            for path in DICE.sample(paths, len(paths)):
-                DICE.choice(shares).append(path)
-            send_at_once(listener, shares)
-            line.look()
-            line.be_quiet()
-            cases = [case for case in line.cases if case.series_instance_uid == uid]
-            tally.count(held=[(case.state, case.slices) for case in cases] == [(CaseState.QUEUED, len(paths))])
-            shutil.rmtree(folder)
+    line = make_line(tmp_path, database, listener.spool)
+    for trial in range(times(6, 200)):
+        folder = tmp_path / f"ct{trial}"
+        paths = make_ct_series(folder, slices=20, rows=8, columns=8, series=f"split {trial}")
+        uid = str(dcmread(paths[0]).SeriesInstanceUID)
+        shares: list[list[Path]] = [[] for _ in range(DICE.randint(1, 6))]
+        for path in DICE.sample(paths, len(paths)):
+            DICE.choice(shares).append(path)
+        send_at_once(listener, shares)
+        line.look()
+        line.be_quiet()
+        cases = [case for case in line.cases if case.series_instance_uid == uid]
+        tally.count(held=[(case.state, case.slices) for case in cases] == [(CaseState.QUEUED, len(paths))])
+        shutil.rmtree(folder)
 
 
 @pytest.mark.fault("F18", "never wrong")
@@ -120,42 +120,40 @@ def test_ten_series_interleaved_on_one_association_keep_apart(
         for number in range(10)
     ]
     send_at_once(listener, [interleave(*series)])
-    with make_line(tmp_path, database, listener.spool) as line:
-        line.look()
-        line.be_quiet()
-        for paths in series:
-            headers = [dcmread(path, stop_before_pixels=True) for path in paths]
-            case = line.case_of(str(headers[0].SeriesInstanceUID))
-            got = {one.sop_instance_uid for one in line.instances_of(case)}
-            crossed = got ^ {str(header.SOPInstanceUID) for header in headers}
-            tally.counted(slices, len(crossed))
-            assert case.state is CaseState.QUEUED
-        assert len(line.cases) == len(series)
+    line = make_line(tmp_path, database, listener.spool)
+    line.look()
+    line.be_quiet()
+    for paths in series:
+        headers = [dcmread(path, stop_before_pixels=True) for path in paths]
+        case = line.case_of(str(headers[0].SeriesInstanceUID))
+        got = {one.sop_instance_uid for one in line.instances_of(case)}
+        crossed = got ^ {str(header.SOPInstanceUID) for header in headers}
+        tally.counted(slices, len(crossed))
+        assert case.state is CaseState.QUEUED
+    assert len(line.cases) == len(series)
 
 
 @pytest.mark.fault("F19", "never twice")
 def test_a_series_that_is_sent_three_times_even_at_once_has_one_row_a_slice(
     tmp_path: Path, database: Database, listener: ListenerProcess, tally: Tally, times: Times
 ) -> None:
-    with make_line(tmp_path, database, listener.spool) as line:
-        for trial in range(times(4, 60)):
-            folder = tmp_path / f"ct{trial}"
-            paths = make_ct_series(folder, slices=10, rows=8, columns=8, series=f"thrice {trial}")
-            together = bool(trial % 2)
-            if together:
-                send_at_once(listener, [DICE.sample(paths, len(paths)) for _ in range(3)])
-            else:
-                for _ in range(3):
-                    send_at_once(listener, [paths])
-            line.look()
-            line.be_quiet()
-            rows = [
-                one for one in line.instances if one.series_instance_uid == str(dcmread(paths[0]).SeriesInstanceUID)
-            ]
-            kept = [(one.state, one.times_received) for one in rows]
-            tally.count(held=kept == [(InstanceState.KEPT, 3)] * len(paths))
-            shutil.rmtree(folder)
-        assert len(line.cases) == trial + 1
+    line = make_line(tmp_path, database, listener.spool)
+    for trial in range(times(4, 60)):
+        folder = tmp_path / f"ct{trial}"
+        paths = make_ct_series(folder, slices=10, rows=8, columns=8, series=f"thrice {trial}")
+        together = bool(trial % 2)
+        if together:
+            send_at_once(listener, [DICE.sample(paths, len(paths)) for _ in range(3)])
+        else:
+            for _ in range(3):
+                send_at_once(listener, [paths])
+        line.look()
+        line.be_quiet()
+        rows = [one for one in line.instances if one.series_instance_uid == str(dcmread(paths[0]).SeriesInstanceUID)]
+        kept = [(one.state, one.times_received) for one in rows]
+        tally.count(held=kept == [(InstanceState.KEPT, 3)] * len(paths))
+        shutil.rmtree(folder)
+    assert len(line.cases) == trial + 1
 
 
 @pytest.mark.fault("F19", "never twice")

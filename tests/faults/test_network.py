@@ -1,6 +1,5 @@
 """A network that is slow, lossy or gone: the series is whole in the end, and no place is held beyond the deadline."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from appliance.delivery.store_scu import Caller, NotDelivered, send_files
 from appliance.dicom.identity import read_identity
 from tests.support.arriving import data_set_bytes
 from tests.support.ct_files import make_ct_series
+from tests.support.dcmtk import STORESCU, WHY_NOT
 from tests.support.listening import ListenerProcess
 from tests.support.proof import Tally
 from tests.support.slow_link import Relay, link, why_no_link
@@ -25,7 +25,7 @@ SLICES = 8
 @pytest.fixture
 def listener(tmp_path: Path) -> Iterator[tuple[ListenerProcess, psutil.Process]]:
     intake = {"host": "0.0.0.0", "network_timeout_s": LIMIT_S, "free_space_reserve_mb": 0}
-    listener = ListenerProcess.configured(tmp_path / "site", **intake)
+    listener = ListenerProcess.configured(tmp_path / "site", {"intake": intake})
     with listener.running() as started:
         yield listener, psutil.Process(started.pid)
         assert started.poll() is None, "the listener ended"
@@ -66,7 +66,7 @@ def test_a_connection_cut_in_the_middle_frees_its_place_and_the_series_is_whole_
 
 @pytest.mark.fault("F14", "never stuck")
 @pytest.mark.skipif(why_no_link() is not None, reason=f"NOT run: {why_no_link()}")
-@pytest.mark.skipif(shutil.which("storescu") is None, reason="NOT run: DCMTK is not installed")
+@pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 def test_over_a_slow_and_lossy_link_that_goes_down_every_series_is_whole_in_the_end(
     listener: tuple[ListenerProcess, psutil.Process], tally: Tally, times: Times, tmp_path: Path
 ) -> None:
@@ -76,7 +76,7 @@ def test_over_a_slow_and_lossy_link_that_goes_down_every_series_is_whole_in_the_
         tally.figures["link"] = slow.words
         for number in range(times(2, 100)):
             paths = make_ct_series(tmp_path / f"ct{number}", series=f"slow{number}", slices=SLICES)
-            store = ["storescu", "-to", "5", "-ta", "5", "-td", "20", "-aet", "FAKEPACS", "-aec", "DELINEATE"]
+            store = [str(STORESCU), "-to", "5", "-ta", "5", "-td", "20", "-aet", "FAKEPACS", "-aec", "DELINEATE"]
             store += [slow.here, str(running.me.port), *map(str, paths)]
             cut = slow.start(store)
             wait_until(lambda: _places_held(process) > 0, 20, "the association")

@@ -1,7 +1,7 @@
 """No contours on a series that is not one whole scan of one patient: F20 to F23."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -27,9 +27,8 @@ SMALL = {"slices": SLICES, "rows": 8, "columns": 8}
 
 
 @pytest.fixture
-def line(tmp_path: Path, database: Database, spool: Spool) -> Iterator[ReceivingLine]:
-    with ReceivingLine(make_settings(tmp_path), database, spool) as line:
-        yield line
+def line(tmp_path: Path, database: Database, spool: Spool) -> ReceivingLine:
+    return ReceivingLine(make_settings(tmp_path), database, spool)
 
 
 def refused_with(case: Case, *reasons: str) -> bool:
@@ -292,24 +291,24 @@ def test_a_series_without_its_end_is_held_whenever_the_archive_can_say_so(
         settings = make_settings(
             tmp_path, {"query": {"timeout_s": 10.0}}, peers={"archive": archive.peer()}, protocols={"bones": bones}
         )
-        with ReceivingLine(settings, database, spool) as line:
-            for trial in range(times(8, 100)):
-                paths = make_ct_series(tmp_path / f"ct{trial}", series=f"cut {trial}", **{**SMALL, "slices": 16})
-                archive.files.clear()
-                archive.hold(paths)
-                archive.behaviour = Behaviour(tells_count=bool(trial % 2))
-                missing = DICE.randint(1, 10)
-                before = DICE.choice((0, missing, DICE.randint(0, missing)))
-                line.receive(paths[before : len(paths) - missing + before])
-                line.be_quiet()
-                case = line.cases[-1]
-                here = len(paths) - missing
-                said = f"{here} slices received, archive says {len(paths)}" in (case.sentence or "")
-                is_held = (case.state, case.reason) == (CaseState.INCOMPLETE, "series_incomplete") and said
-                line.receive(paths)
-                line.be_quiet()
-                tally.count(held=is_held and line.cases[-1].state is CaseState.QUEUED)
-                assert line.cases[-1].slices == len(paths)
+        line = ReceivingLine(settings, database, spool)
+        for trial in range(times(8, 100)):
+            paths = make_ct_series(tmp_path / f"ct{trial}", series=f"cut {trial}", **{**SMALL, "slices": 16})
+            archive.files.clear()
+            archive.hold(paths)
+            archive.behaviour = Behaviour(tells_count=bool(trial % 2))
+            missing = DICE.randint(1, 10)
+            before = DICE.choice((0, missing, DICE.randint(0, missing)))
+            line.receive(paths[before : len(paths) - missing + before])
+            line.be_quiet()
+            case = line.cases[-1]
+            here = len(paths) - missing
+            said = f"{here} slices received, archive says {len(paths)}" in (case.sentence or "")
+            is_held = (case.state, case.reason) == (CaseState.INCOMPLETE, "series_incomplete") and said
+            line.receive(paths)
+            line.be_quiet()
+            tally.count(held=is_held and line.cases[-1].state is CaseState.QUEUED)
+            assert line.cases[-1].slices == len(paths)
 
 
 @pytest.mark.fault("F23", "never wrong")
@@ -322,7 +321,7 @@ def test_a_series_whose_end_never_comes_is_refused_by_name(
         settings = make_settings(
             tmp_path, {"query": {"timeout_s": 10.0}}, peers={"archive": archive.peer()}, protocols={"bones": bones}
         )
-        with ReceivingLine(settings, database, spool) as line:
-            line.receive(paths[:-1])
-            _settle(line)
-            tally.count(held=refused_with(line.cases[-1], "series_incomplete"))
+        line = ReceivingLine(settings, database, spool)
+        line.receive(paths[:-1])
+        _settle(line)
+        tally.count(held=refused_with(line.cases[-1], "series_incomplete"))

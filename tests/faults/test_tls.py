@@ -1,6 +1,5 @@
 """DICOM over TLS: whoever is not who he claims stays outside and leaves a note; slow handshakes keep nobody out."""
 
-import shutil
 import socket
 import ssl
 import subprocess
@@ -13,16 +12,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from appliance.delivery.store_scu import Caller, send_files
+from appliance.delivery.store_scu import Caller, NotDelivered, echo, send_files
 from appliance.records.tables import CaseState
+from appliance.settings import Peer
 from tests.support.appliance_box import ApplianceBox
 from tests.support.attackers import Footing, HealthyPeer, Held, connect, read_pdu
 from tests.support.certificates import DAY, Authority, Holder
 from tests.support.ct_files import make_ct_series
+from tests.support.dcmtk import ECHOSCU, STORESCU, WHY_NOT
 from tests.support.fake_pacs import FakePacs
 from tests.support.free_ports import free_port
 from tests.support.hostile_pdus import RELEASE, associate_rq
 from tests.support.listening import ListenerProcess
+from tests.support.orthanc import Orthanc
 from tests.support.patients import make_patient
 from tests.support.proof import Tally
 from tests.support.waiting import wait_until
@@ -66,8 +68,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         "scanner": {"ae_title": "SCANNER", **any_peer, **bound},
         "other": {"ae_title": "OTHER", **any_peer, "certificate": "other.example"},
     }
-    parts = {"peers": peers, "protocols": {}}
-    listener = ListenerProcess.configured(folder / "site", {"tls": us.table}, parts, **intake)
+    tables = {"intake": intake, "tls": us.table}
+    listener = ListenerProcess.configured(folder / "site", tables, peers=peers, protocols={})
     with listener.running() as started:
         process = psutil.Process(started.pid)
         yield Ground(listener, process, authority, scanner, tls_port, listener.me.port)
@@ -188,10 +190,37 @@ def test_a_ct_comes_over_tls_and_its_structure_set_goes_and_is_committed_over_tl
                 connect(box.settings.intake.port)
 
 
-ECHO = [*("echoscu", "-ll", "error", "-to", "5", "-ta", "5"), *("-aet", "SCANNER", "-aec", "DELINEATE")]
+@pytest.mark.skipif(Orthanc.program() is None, reason="NOT run: Orthanc is not installed")
+@pytest.mark.fault("a stranger sends", "never wrong")
+def test_orthanc_and_the_box_know_each_other_by_their_certificates(tmp_path: Path, tally: Tally) -> None:
+    authority = Authority(tmp_path / "certificates")
+    us, theirs = authority.issue("delineate.example"), authority.issue("orthanc.example")
+    tls_port, dicom_port, http_port = free_port(), free_port(), free_port()
+    orthanc = Orthanc(
+        tmp_path / "orthanc", dicom_port=dicom_port, http_port=http_port, appliance_port=tls_port, tls=theirs
+    )
+    entry = {"ae_title": Orthanc.AE_TITLE, "host": "127.0.0.1", "port": dicom_port, "tls": True}
+    peers = {"pacs": {**entry, "certificate": "orthanc.example"}}
+    tables = {"intake": {"tls": "only", "tls_port": tls_port}, "tls": us.table}
+    listener = ListenerProcess.configured(tmp_path / "site", tables, peers=peers, protocols={})
+    orthanc.start()
+    try:
+        with listener.running():
+            orthanc.post("/modalities/delineate/echo", {})
+            tally.count(held=True)
+            us_calling = Caller("DELINEATE", 10.0, us.files)
+            echo(us_calling, Peer.model_validate(peers["pacs"]))
+            tally.count(held=True)
+            with pytest.raises(NotDelivered, match="not the one that peers"):
+                echo(us_calling, Peer.model_validate({**entry, "certificate": "somebody.else"}))
+    finally:
+        orthanc.stop()
 
 
-@pytest.mark.skipif(shutil.which("echoscu") is None, reason="NOT run: DCMTK is not installed")
+ECHO = [*(str(ECHOSCU), "-ll", "error", "-to", "5", "-ta", "5"), *("-aet", "SCANNER", "-aec", "DELINEATE")]
+
+
+@pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 @pytest.mark.fault("a stranger sends", "never wrong")
 def test_dcmtk_is_let_in_with_its_certificate_and_stays_outside_without(
     ground: Ground, tally: Tally, tmp_path: Path
@@ -205,7 +234,7 @@ def test_dcmtk_is_let_in_with_its_certificate_and_stays_outside_without(
     tally.count(held=not _succeeds([*ECHO, "+tla", *trust, *where]))
     tally.count(held=not _succeeds([*ECHO, *where]))
     path = make_ct_series(tmp_path / "ct", slices=1)[0]
-    store = ["storescu", *ECHO[1:], *right, *where, str(path)]
+    store = [str(STORESCU), *ECHO[1:], *right, *where, str(path)]
     tally.count(held=_succeeds(store))
 
 

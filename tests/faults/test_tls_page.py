@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from appliance.delivery.store_scu import Caller
+from tests.support.dcmtk import PATH
 from tests.support.free_ports import free_port
 from tests.support.listening import ListenerProcess
 from tests.support.proof import Tally
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tls.md").read_text()
-PROGRAMS = ("openssl", "echoscu")
-MISSING = [program for program in PROGRAMS if shutil.which(program) is None]
+MISSING = [program for program in ("openssl", "echoscu") if shutil.which(program, path=PATH) is None]
 
 
 def _blocks(kind: str) -> list[str]:
@@ -23,7 +22,8 @@ def _blocks(kind: str) -> list[str]:
 
 
 def _run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["sh", "-euc", script], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    shell = ["sh", "-euc", f"PATH='{PATH}'\n{script}"]
+    return subprocess.run(shell, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.skipif(MISSING != [], reason=f"NOT run: {', '.join(MISSING)} not installed")
@@ -42,10 +42,9 @@ def test_the_page_about_tls_leads_to_a_box_that_is_called_over_tls(tmp_path: Pat
     box, peers = (tomllib.loads(block) for block in _blocks("toml"))
     port = free_port()
     intake = {**box["intake"], "host": "127.0.0.1", "tls_port": port}
-    parts = {"peers": peers, "protocols": {}}
-    listener = ListenerProcess.configured(tmp_path / "site", {"tls": box["tls"]}, parts, **intake)
+    tables = {"intake": intake, "tls": box["tls"]}
+    listener = ListenerProcess.configured(tmp_path / "site", tables, peers=peers, protocols={})
     with listener.running():
-        assert isinstance(listener.caller, Caller)
         for script in called:
             here = re.sub(r"delineate\.hospital\.example[ :]2762", lambda at: f"127.0.0.1{at[0][-5]}{port}", script)
             done = _run(here, tmp_path)

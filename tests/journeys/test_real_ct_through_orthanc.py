@@ -25,6 +25,7 @@ from appliance.settings import Peer, Settings, load_settings
 from appliance.spool import Spool
 from tests.support.appliance_box import ApplianceBox
 from tests.support.ct_files import compress
+from tests.support.dcmtk import STORESCU
 from tests.support.free_ports import free_port
 from tests.support.orthanc import Orthanc
 from tests.support.waiting import wait_until
@@ -32,14 +33,6 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 REAL_CT = Path(os.environ.get("DELINEATE_REAL_CT", ""))
 IN_CI = os.environ.get("CI") == "true"
-
-#: DCMTK's own: in an active virtual environment pynetdicom puts a script of that name in front of it
-STORESCU = shutil.which(
-    "storescu",
-    path=os.pathsep.join(
-        folder for folder in os.environ["PATH"].split(os.pathsep) if not (Path(folder).parent / "pyvenv.cfg").is_file()
-    ),
-)
 
 pytestmark = [
     pytest.mark.skipif(
@@ -113,7 +106,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     configs = shutil.copytree(ROOT / "configs", folder / "configs")
     (configs / "appliance.toml").write_text(
         f'[appliance]\ndata_dir = "../var"\nmodels_dir = "{ROOT / "models/packages"}"\n'
-        f"[broker]\nport = {free_port()}\n[intake]\nport = {listen}\nseries_quiet_s = 3\n"
+        f"[broker]\nport = {free_port()}\n[intake]\nport = {listen}\nseries_quiet_s = 3\nslots = 64\n"
     )
     (configs / "peers.toml").write_text(
         f'[pacs]\nae_title = "{Orthanc.AE_TITLE}"\nhost = "127.0.0.1"\nport = {dicom}\nstorage_commitment = true\n'

@@ -7,9 +7,9 @@ import sys
 TALK = """
 import logging, warnings
 import structlog
-from appliance.cli import _log_to_stderr
+from appliance.running.log_lines import log_to_stderr
 
-_log_to_stderr()
+log_to_stderr()
 log = structlog.get_logger()
 
 def contour(patient="PLANTED^NAME"):

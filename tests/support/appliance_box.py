@@ -1,5 +1,6 @@
 """The real appliance, as an operator starts it: `delineate up` on a folder of its own, watched from outside."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -77,7 +78,13 @@ SITE = {
 SITE_FORM = {"site": {"holes": "nested", "empty_rois": "declare", "codes": "none", "max_points": 60}}
 _QUICK: Mapping[str, Mapping[str, Any]] = {
     "appliance": {"data_dir": "../var", "models_dir": "../models"},
-    "intake": {"series_quiet_s": 1.0, "incomplete_wait_s": 2.0, "free_space_reserve_mb": 1, "network_timeout_s": 5.0},
+    "intake": {
+        "series_quiet_s": 1.0,
+        "incomplete_wait_s": 2.0,
+        "free_space_reserve_mb": 1,
+        "network_timeout_s": 5.0,
+        "slots": 32,
+    },
     "worker": {"threads": 1, "lease_s": 3.0, "engines": ["onnxruntime"]},
     "delivery": {"retry_first_s": 0.5, "retry_cap_s": 2.0, "commitment_wait_s": 5.0, "network_timeout_s": 5.0},
 }
@@ -115,6 +122,7 @@ class ApplianceBox:
         self.sender = Caller(pacs.ae_title, 10.0, None if pacs.tls is None else pacs.tls.files)
         self.database = Database(self.settings.database_url)
         self.spool = Spool(self.settings.data_dir / "spool")
+        self.code: Path | None = None  #: the tree of another release, to run that one
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -135,12 +143,19 @@ class ApplianceBox:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=60, check=False)
+        command, where = self.command(*arguments), self._where()
+        return subprocess.run(command, **where, capture_output=True, text=True, timeout=60, check=False)
+
+    def _where(self) -> dict[str, Any]:
+        """Where the code that runs comes from."""
+        if self.code is None:
+            return {}
+        return {"cwd": self.code, "env": {**os.environ, "PYTHONPATH": str(self.code)}}
 
     def start(self, *, with_rows: bool = True) -> None:
         """`delineate up`; returns when the listener answers C-ECHO and, unless told otherwise, rows can be read."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self.command("up"), stdout=log, stderr=log)
+            self._process = subprocess.Popen(self.command("up"), **self._where(), stdout=log, stderr=log)
         try:
             wait_until(self.is_ready, READY_WITHIN_S, "the appliance to answer C-ECHO")
             wait_until(lambda: not with_rows or self.has_rows(), READY_WITHIN_S, "the tables")

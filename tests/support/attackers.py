@@ -77,6 +77,7 @@ class Held:
         self._thread = threading.Thread(target=self._hold, daemon=True)
         self.opened = 0
         self.failed = 0
+        self.ended: set[int] = set()  #: connections that the listener has closed at least once
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -86,6 +87,11 @@ class Held:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+
+    @property
+    def all_were_ended(self) -> bool:
+        """Whether the listener has let go of every one of them."""
+        return len(self.ended) == len(self._sources)
 
     def _hold(self) -> None:
         held: dict[int, socket.socket] = {}
@@ -97,7 +103,8 @@ class Held:
                     self.failed += number not in held
                 elif self._is_over(held[number]):
                     held.pop(number).close()
-            self._stop.wait(1.0)
+                    self.ended.add(number)
+            self._stop.wait(0.5)
         for connection in held.values():
             connection.close()
 

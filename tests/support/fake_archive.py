@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, dcmread
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import (
     CTImageStorage,
@@ -37,6 +37,7 @@ class Behaviour:
     find_status: int = 0x0000  #: answers C-FIND with this failure
     hangs: bool = False  #: says nothing to C-FIND until it is stopped
     drops: Callable[[str], bool] = field(default=lambda _uid: False)  #: SOP Instance UIDs that C-GET and C-MOVE omit
+    counts_in: bytes | None = None  #: these bytes for its number of instances, whatever they are
     fails: Callable[[str], bool] = field(default=lambda _uid: False)  #: SOP Instance UIDs that it cannot send
     ignores: set[str] = field(default_factory=set)  #: keywords that do not limit what it answers
     endless: bool = False  #: never stops answering C-FIND
@@ -124,6 +125,9 @@ class FakeArchive:
             if "NumberOfSeriesRelatedInstances" in question and self.behaviour.tells_count:
                 told = self.behaviour.told_count
                 answer.NumberOfSeriesRelatedInstances = sizes[str(one[key].value)] if told is None else told
+            if self.behaviour.counts_in is not None:
+                raw = self.behaviour.counts_in
+                answer["NumberOfSeriesRelatedInstances"] = DataElement("NumberOfSeriesRelatedInstances", "OB", raw)
             yield answer
 
     def _get(self, event: evt.Event) -> Iterator[Any]:

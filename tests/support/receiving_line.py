@@ -1,10 +1,8 @@
 """From the spool to queued cases in the test's own process, by a clock that the test moves."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
 
 from appliance.dicom.ct_series import assemble_series
 from appliance.dicom.ct_slice import parse_slice
@@ -28,14 +26,6 @@ class ReceivingLine:
         self.seconds = 0.0
         self.assembler = Assembler(settings, database, spool, READING, steady=lambda: self.seconds)
         self._asking = [Counting(settings, database, name) for name, peer in settings.peers.items() if peer.query]
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        self._stack.callback(self.assembler.stop)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def receive(self, paths: Iterable[Path]) -> None:
         """These come, in this order, and are indexed."""

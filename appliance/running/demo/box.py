@@ -90,7 +90,8 @@ def _configure(installed: Settings, folder: Path) -> Settings:
     listen, broker, pacs = _free_ports(3)
     (configs / "appliance.toml").write_text(
         f'[appliance]\ndata_dir = "../var"\nmodels_dir = "{installed.models_dir}"\n\n[broker]\nport = {broker}\n\n'
-        f'[intake]\nhost = "127.0.0.1"\nport = {listen}\nseries_quiet_s = {QUIET_S}\nfree_space_reserve_mb = 100\n'
+        f'[intake]\nhost = "127.0.0.1"\nport = {listen}\nseries_quiet_s = {QUIET_S}\n'
+        "free_space_reserve_mb = 100\nslots = 64\n"
     )
     (configs / "peers.toml").write_text(
         f'[pacs]\nae_title = "SMALLPACS"\nhost = "127.0.0.1"\nport = {pacs}\nstorage_commitment = true\n'

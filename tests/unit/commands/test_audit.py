@@ -63,7 +63,7 @@ def verifier(tmp_path: Path) -> Callable[[Path], subprocess.CompletedProcess[str
 def test_a_whole_trail_is_said_to_be_whole_with_how_much_of_it_there_is(say: Say) -> None:
     assert "The trail is whole: 10 events, no signed head yet" in say("verify")
     assert "Signed: 10 events" in say("sign")
-    assert "The trail is whole: 11 events, 1 signed heads" in say("verify")
+    assert "The trail is whole: 11 events, signed heads: 1" in say("verify")
 
 
 def test_an_altered_trail_is_said_with_the_event_and_the_exit_status(say: Say, rows: Database) -> None:
@@ -81,7 +81,7 @@ def test_heads_and_keys_that_were_kept_elsewhere_are_those_that_count(
     say("sign")
     kept = (settings.data_dir / "audit").rename(tmp_path / "kept")
     (key,) = (kept / "public-keys").iterdir()
-    assert "1 signed heads" in say("verify", "--heads", kept / "heads", "--public-key", key)
+    assert "signed heads: 1" in say("verify", "--heads", kept / "heads", "--public-key", key)
     assert "none of yours" in say("verify", status=1), "the head in the database names a key that this box lacks"
 
 

@@ -230,6 +230,16 @@ def test_the_settings_of_the_protocol_hold_while_the_series_still_comes(
     assert line.case.state is CaseState.REFUSED
 
 
+@pytest.mark.parametrize("written", [b"many", b"-4  ", b"99999999999999999999", b"1e9 ", b"\xff\xfe", b"8\\8 ", b"0 "])
+def test_nonsense_for_a_count_is_no_count_and_images_are_counted_instead(
+    line: Line, ct: list[Path], archive: FakeArchive, written: bytes
+) -> None:
+    archive.behaviour.counts_in = written
+    arrive_all(line.spool, ct[:-1])
+    line.until_quiet()
+    assert (line.case.state, line.case.expected_slices) == (CaseState.INCOMPLETE, SLICES)
+
+
 def test_an_archive_that_never_stops_answering_is_left(
     line: Line, ct: list[Path], archive: FakeArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:

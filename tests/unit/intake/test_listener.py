@@ -89,7 +89,7 @@ def test_strangers_and_wrong_titles_are_turned_away_with_a_note(bench: Bench) ->
     for caller, called in (("STRANGER", "DELINEATE"), ("FAKEPACS", "SOMEBODY")):
         with association(bench.port, caller=caller, called=called) as opened:
             assert opened.is_rejected
-    first, second = wait_until(lambda: bench.notes() if len(bench.notes()) == 2 else None, 5, "two notes")
+    first, second = wait_until(lambda: bench.notes() if len(bench.notes()) == 2 else None, 20, "two notes")
     assert first["event"] == second["event"] == "association_refused"
     assert first["sentence"] == "the AE title 'STRANGER' is not in peers.toml; add it there if this system may send"
     assert second["sentence"] == "it called 'SOMEBODY', and this is 'DELINEATE'; correct it at the sender"
@@ -118,7 +118,7 @@ def test_below_the_reserve_of_the_disk_images_are_turned_away_and_questions_are_
     with association(bench.port) as opened:
         assert opened.is_rejected
     echo(Caller("FAKEPACS", 5.0), bench.me)
-    notes = wait_until(lambda: bench.notes() if len(bench.notes()) == 2 else None, 5, "two notes")
+    notes = wait_until(lambda: bench.notes() if len(bench.notes()) == 2 else None, 20, "two notes")
     assert {note["event"] for note in notes} == {"storage_low", "association_refused"}
     assert any("free some and send again" in str(note.get("sentence")) for note in notes)
 

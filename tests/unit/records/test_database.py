@@ -143,7 +143,12 @@ def test_a_database_without_tables_says_what_to_do(tmp_path: Path) -> None:
 def test_a_database_that_is_away_is_named_without_its_password() -> None:
     port = free_port()
     database = Database(f"postgresql://delineate:secret@127.0.0.1:{port}/x")
-    for ask in (database.check, database.migrate):
+
+    def read() -> None:
+        with database.reading() as tx:
+            tx.query(Case).count()
+
+    for ask in (database.check, database.migrate, read):
         with pytest.raises(DatabaseUnavailable) as unavailable:
             ask()
         assert f"127.0.0.1:{port}" in str(unavailable.value)

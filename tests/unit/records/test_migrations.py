@@ -36,8 +36,8 @@ def test_results_and_deliveries_of_the_first_release_are_kept(updated: Database)
 
 def test_what_was_on_its_way_is_still_due(updated: Database) -> None:
     with updated.reading() as tx:
-        (destination,) = queries.destinations_due(tx, queries.Due(NOON, HOUR))
-        due = queries.next_delivery(tx, destination, DeliveryState.PENDING, queries.Due(NOON, HOUR), patience=3)
+        (destination,) = queries.destinations_due(tx, queries.Due(NOON, HOUR, 3))
+        due = queries.next_delivery(tx, destination, DeliveryState.PENDING, queries.Due(NOON, HOUR, 3))
         assert due is not None
         assert (due.case_id, due.destination, due.result.file) == (2, "pacs", "2.25.2.dcm")
 

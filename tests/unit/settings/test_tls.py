@@ -2,6 +2,8 @@
 
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,7 +16,7 @@ from appliance.clock import now_utc
 from appliance.errors import SettingsError
 from appliance.settings import Peer, load_settings
 from appliance.settings.certificates import check_files
-from appliance.settings.tls import ShownCertificate, TlsFiles, calling_context, in_words, listening_context
+from appliance.settings.tls import CIPHERS_1_2, ShownCertificate, TlsFiles, calling_context, in_words, listening_context
 from tests.support.certificates import DAY, Authority, Holder
 from tests.support.config_folder import PACS, make_settings, write_config
 
@@ -138,6 +140,28 @@ def _with_cipher(holder: Holder, name: str) -> ssl.SSLContext:
     context = _plain_client(holder, maximum_version=ssl.TLSVersion.TLSv1_2)
     context.set_ciphers(name)
     return context
+
+
+def test_nothing_is_compressed_renegotiated_or_resumed(authority: Authority) -> None:
+    files = authority.issue("us.example").files
+    for context in (listening_context(files), calling_context(files, _peer())):
+        assert context.options & ssl.OP_NO_COMPRESSION
+        assert context.options & ssl.OP_NO_RENEGOTIATION
+        assert {cipher["name"] for cipher in context.get_ciphers() if cipher["protocol"] == "TLSv1.2"} == {*CIPHERS_1_2}
+    assert listening_context(files).num_tickets == 0
+
+
+@pytest.mark.parametrize("command", ["up", "listen"])
+def test_a_certificate_that_has_ended_stops_the_start_before_anything_is_made(
+    tmp_path: Path, authority: Authority, command: str
+) -> None:
+    ended = authority.issue("late.example", starts=-2 * DAY, ends=-timedelta(hours=1))
+    folder = write_config(tmp_path / "configs", {"tls": ended.table, "intake": {"tls": "only"}})
+    delineate = [sys.executable, "-m", "appliance", "--config", str(folder), command]
+    done = subprocess.run(delineate, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "late.example.pem (CN=late.example) ended on" in done.stderr
+    assert not [path for path in tmp_path.glob("var/*") if path.name in {"spool", "supervisor.lock"}]
 
 
 def test_what_goes_wrong_with_a_handshake_has_words() -> None:

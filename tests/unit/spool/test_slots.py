@@ -124,6 +124,16 @@ def test_a_start_removes_slots_of_another_size_or_beyond_the_number(spool: Spool
     assert sorted(path.name for path in (spool.root / "slots").iterdir()) == ["0000.slot"]
 
 
+def test_a_start_with_a_smaller_pool_finds_what_lies_in_a_slot_beyond_it(spool: Spool) -> None:
+    pool = _pool(spool)
+    for _ in range(3):
+        _received(spool, pool, b"data set").keep()
+    again = SlotPool(spool.root / "slots", 1, SLOT_BYTES)
+    for number in again.recover(MUCH_MB):
+        spool.hand_over(again, number)
+    assert len(spool.arrivals()) == 3
+
+
 def test_slots_take_no_large_share_of_a_small_disk(spool: Spool) -> None:
     pool = SlotPool(spool.root / "slots", 4096, SLOT_BYTES)
     pool.recover(free_mb=100)
