@@ -144,9 +144,9 @@ def test_a_worker_killed_at_every_named_step_makes_one_structure_set(line: Line,
 def test_a_worker_killed_at_random_moments_makes_one_structure_set_of_each_series(
     line: Line, tally: Tally, times: Callable[[int, int], int]
 ) -> None:
-    kills = times(4, 50)
+    kills = times(3, 50)
     dice = random.Random(4)
-    firsts = [line.send(slow=True) for _ in range(max(2, kills // 5))]
+    firsts = [line.send(slow=True) for _ in range(1 + kills // 5)]
     for _ in range(kills):
         wait_until(lambda: line.box._find("bench"), 60, "a bench")
         time.sleep(dice.uniform(0.0, 2.5))
