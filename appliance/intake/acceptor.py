@@ -200,7 +200,7 @@ class Acceptor:
             return
         self._forget(waiting)
         caller = Caller(request.calling_ae, request.called_ae, waiting.address)
-        self._children.start(waiting.connection, agreement, caller, not_theirs=self._close_copies)
+        self._children.start(waiting.connection, agreement, caller, not_theirs=self.close_copies)
         waiting.connection.close()
 
     def _objection(self, waiting: _Waiting, request: Request) -> Rejection | None:
@@ -243,7 +243,7 @@ class Acceptor:
         del self._waiting[waiting]
         self._selector.unregister(waiting.connection)
 
-    def _close_copies(self) -> None:
+    def close_copies(self) -> None:
         """In a new process: close what belongs to others, so that it ends when they end it."""
         self._selector.close()
         for connection in (*self._doors, *(waiting.connection for waiting in self._waiting)):

@@ -31,6 +31,7 @@ class Children:
         self._means = means
         self._associations: dict[BaseProcess, Caller] = {}
         self._housekeeper: BaseProcess | None = None
+        self._keep_house: Callable[[], None] = lambda: None
 
     @property
     def callers(self) -> list[Caller]:
@@ -64,11 +65,21 @@ class Children:
             return
         self._associations[process] = caller
 
-    def start_housekeeper(self) -> None:
-        """Let the housekeeper work; again, when it has died."""
+    def start_housekeeper(self, *, not_theirs: Callable[[], None]) -> None:
+        """Let the housekeeper work; again, whenever it has died.
+
+        Args:
+            not_theirs: as of `start`; a listener that is killed must not go on listening in its housekeeper.
+        """
         means = self._means
         keeper = Housekeeper(means.spool, means.pool, means.reports, means.settings.free_space_reserve_mb)
-        self._housekeeper = _FORK.Process(target=keeper.run)
+
+        def work() -> None:
+            not_theirs()
+            keeper.run()
+
+        self._keep_house = lambda: self.start_housekeeper(not_theirs=not_theirs)
+        self._housekeeper = _FORK.Process(target=work)
         self._housekeeper.start()
 
     def look_after(self) -> None:
@@ -82,7 +93,7 @@ class Children:
         if self._housekeeper is not None and not self._housekeeper.is_alive():
             log.warning("housekeeper_died", exit_code=self._housekeeper.exitcode)
             self._housekeeper.close()
-            self.start_housekeeper()
+            self._keep_house()
 
     def stop(self) -> None:
         """End all: each association after the object in hand, the housekeeper when all is handed over."""

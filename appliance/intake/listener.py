@@ -13,6 +13,7 @@ from collections.abc import Callable
 import structlog
 
 from appliance.clock import monotonic_s
+from appliance.errors import SettingsError
 from appliance.intake.acceptor import Acceptor
 from appliance.intake.children import Children
 from appliance.intake.door import Door
@@ -48,12 +49,11 @@ class Listener:
             OSError: the address is in use or not allowed, or another listener uses the spool.
             SettingsError: the files of TLS cannot be used.
         """
-        doors = self._open_doors()
+        self._take_over()
         try:
-            self._take_over()
-        except OSError:
-            for listening in doors:
-                listening.close()
+            doors = self._open_doors()
+        except (OSError, SettingsError):
+            self._means.pool.unlock()
             raise
         swept = self._means.spool.sweep()
         free_mb = self._means.spool.free_mb() - self._means.settings.free_space_reserve_mb
@@ -71,7 +71,7 @@ class Listener:
             raise RuntimeError("start the listener first")
         gc.collect()
         gc.freeze()  # what is there now is never looked at again, so that children go on sharing it
-        self._children.start_housekeeper()
+        self._children.start_housekeeper(not_theirs=self._acceptor.close_copies)
         try:
             self._acceptor.serve(stopping)
         finally:

@@ -97,10 +97,11 @@ def test_the_listener_needs_no_other_service_and_no_password() -> None:
     assert "PASSWORD" not in own
 
 
-def test_only_the_dicom_port_is_published_and_on_loopback_unless_told_otherwise() -> None:
+def test_only_the_dicom_ports_are_published_and_on_loopback_unless_told_otherwise() -> None:
     published = [line.strip() for line in COMPOSITION.splitlines() if "ports:" in line]
-    address = "${DELINEATE_LISTEN_ADDRESS:-127.0.0.1}:${DELINEATE_LISTEN_PORT:-11112}:11112"
-    assert published == [f'ports: ["{address}"]']
+    address = "${DELINEATE_LISTEN_ADDRESS:-127.0.0.1}"
+    plain, tls = f"{address}:${{DELINEATE_LISTEN_PORT:-11112}}:11112", f"{address}:${{DELINEATE_TLS_PORT:-2762}}:2762"
+    assert published == [f'ports: ["{plain}", "{tls}"]']
     assert "internal: true" in block(block(COMPOSITION, "networks"), "rows", indent=2)
 
 
