@@ -66,11 +66,14 @@ class ChainLink:
 
 def instant(at: object) -> str:
     """An instant as it is bound: UTC, six decimals; what is no instant stays as it is found."""
-    if isinstance(at, str):  # SQLite keeps texts
+    if isinstance(at, str):  # SQLite keeps texts; one that only means the same was tampered with
+        text = at
         try:
-            at = datetime.fromisoformat(at)
+            at = datetime.fromisoformat(text)
         except ValueError:
-            return str(at)
+            return text
+        if at.isoformat(" ", "microseconds") != text:
+            return text
     if not isinstance(at, datetime):
         return repr(at)
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)

@@ -99,9 +99,9 @@ def instance_by_digest(tx: Transaction, digest: str) -> Instance | None:
 
 
 def kept_instance(tx: Transaction, sop_instance_uid: str) -> Instance | None:
-    """The first kept instance with this SOP Instance UID."""
+    """The kept instance with this SOP Instance UID whose file is still here."""
     query = select(Instance).where(Instance.sop_instance_uid == sop_instance_uid, Instance.state == InstanceState.KEPT)
-    return tx.scalar(query)
+    return tx.scalar(query.where(Instance.removed_at.is_(None)))
 
 
 def instances_named(tx: Transaction, sop_instance_uid: str) -> Sequence[Instance]:

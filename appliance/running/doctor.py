@@ -67,6 +67,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     caller = Caller.of(settings, 5.0)
     for name, peer in settings.peers.items():
         yield _try(f"peer {name}", partial(_echo, caller, peer))
+    yield from _unproved(settings)
 
 
 def _try(subject: str, check: Callable[[], str]) -> Finding:
@@ -228,6 +229,16 @@ def _broker(settings: Settings, *, running: bool) -> Finding:
 def _collector(settings: Settings) -> str:
     collector_of(settings).deliver([])
     return f"{settings.audit.collector} takes connections and ends them as it should"
+
+
+def _unproved(settings: Settings) -> Iterator[Finding]:
+    """Protocols none of whose destinations can say that it keeps a result: the case is never more than delivered."""
+    for protocol in settings.protocols.values():
+        peers = [settings.peers[name] for name in protocol.destinations]
+        if not any(peer.storage_commitment or peer.query for peer in peers):
+            where = ", ".join(protocol.destinations)
+            words = f"{where} proves nothing (storage_commitment and query are off), so retention keeps its files"
+            yield Finding(f"proof for {protocol.name}", Verdict.NOTE, words)
 
 
 def _echo(caller: Caller, peer: Peer) -> str:

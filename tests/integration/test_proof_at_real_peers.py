@@ -3,19 +3,31 @@
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
+from pydicom.uid import CTImageStorage
 
+from appliance.clock import now_utc
+from appliance.delivery.commitment import request_commitment
 from appliance.delivery.reconciling import Reconciler
+from appliance.delivery.store_scu import Caller, send_files
+from appliance.delivery.vouching import Voucher
+from appliance.intake.arrivals import index_arrivals
 from appliance.records import Database
 from appliance.records.tables import CaseState, Proof
+from appliance.settings import Peer
 from appliance.spool import Spool
 from tests.support.config_folder import BONES, make_settings
+from tests.support.ct_files import make_ct_series
+from tests.support.fake_pacs import FakePacs
 from tests.support.free_ports import free_port
 from tests.support.listening import ListenerBeside
 from tests.support.orthanc import Orthanc
 from tests.support.outbox_site import OutboxSite, at
+from tests.support.reading import READING
 from tests.support.waiting import wait_until
 
 DAY_S = 86_400.0
@@ -107,6 +119,31 @@ def test_a_result_is_seen_at_orthanc_and_sent_again_when_it_was_deleted_there(
     assert found.sent_again == [("pacs", case_id, "2.25.1")]
     site.sweep(DAY_S)
     assert len(pacs.structure_sets()) == 1
+
+
+def test_a_sender_that_asks_our_listener_is_told_what_is_kept(build: Build, tmp_path: Path) -> None:
+    with FakePacs() as pacs:
+        listen = free_port()
+        site = build(pacs.port, pacs.ae_title, listen)
+        paths = make_ct_series(tmp_path / "ct", slices=3, rows=8, columns=8)
+        me = Peer(ae_title="DELINEATE", host="127.0.0.1", port=listen)
+        sender = Caller(pacs.ae_title, 20.0)
+        send_files(sender, me, paths)
+        uid = str(dcmread(paths[0]).SOPInstanceUID)
+        request_commitment(sender, me, (CTImageStorage, uid), "2.25.777", on_report=lambda _fields: None)
+        caller, pacing = Caller.of(site.settings, 20.0), site.hands.pacing(5.0, 60.0)
+        voucher = Voucher(site.settings, site.database, site.spool, caller, pacing)
+
+        def look() -> bool:
+            index_arrivals(site.database, site.spool, now_utc() + timedelta(minutes=1), READING)
+            for note in [note for notes in voucher.waiting().values() for note in notes]:
+                voucher.answer(note, now_utc())
+            return bool(pacs.reports)
+
+        wait_until(look, 30, "the report")
+        ((event_type, report),) = pacs.reports
+        assert (event_type, report.TransactionUID) == (1, "2.25.777")
+        assert [item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence] == [uid]
 
 
 def test_a_result_is_seen_at_dcmqrscp(build: Build, dcmqrscp: int) -> None:

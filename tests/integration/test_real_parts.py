@@ -14,17 +14,22 @@ from sqlalchemy import select
 from appliance.casework.asking import progress_of_parts
 from appliance.casework.lease import Lease
 from appliance.casework.part_lease import PartLease
+from appliance.casework.retention import Retention
+from appliance.casework.stocktaking import take_stock
 from appliance.casework.workbench import Workbench
+from appliance.delivery.reconciling import Reconciler
 from appliance.intake.arrivals import index_arrivals
 from appliance.records import Database, queries
+from appliance.records.account import account
 from appliance.records.tables import Base, Case, CaseState, Part, PartState
 from appliance.spool import Spool
 from tests.support.appliance_box import ApplianceBox
 from tests.support.arriving import arrive_all
 from tests.support.config_folder import make_settings
 from tests.support.ct_files import make_ct_series, set_raw
-from tests.support.fake_pacs import FakePacs
+from tests.support.fake_pacs import FakePacs, status
 from tests.support.first_release import assert_nothing_was_lost, fill_first_release
+from tests.support.outbox_site import OutboxSite, at
 from tests.support.patients import make_patient, make_slow_patient
 from tests.support.reading import READING
 from tests.support.real_parts import PostgreSql, redis_server, valkey_server
@@ -101,6 +106,26 @@ def test_texts_that_this_database_does_not_take_do_not_hold_up_the_spool(
     assert spool.arrivals() == []
     with pg_database.reading() as tx:
         assert tx.scalars(select(Case)).one().patient_id == "AB"
+
+
+def test_results_are_sent_proved_compared_accounted_for_and_removed_on_this_database_too(
+    tmp_path: Path, pg_database: Database, spool: Spool
+) -> None:
+    with FakePacs() as pacs:
+        site = OutboxSite.at(tmp_path, pg_database, spool, {"pacs": pacs.peer(query=True)}, network_timeout_s=10.0)
+        pacs.play([status(0xA700)])
+        cases = [site.result(number, patient="P1") for number in (1, 2)]
+        site.sweep(0, 5, 6, 7, 8)
+        assert {site.case(case_id).state for case_id in cases} == {CaseState.COMMITTED}
+        assert list(pacs.stored) == ["2.25.1", "2.25.2"]
+        del pacs.stored["2.25.2"]
+        assert len(Reconciler(site.settings, pg_database, spool).run(at(60)).sent_again) == 1
+        site.sweep(61, 63)
+        assert site.case(cases[1]).state is CaseState.COMMITTED
+        with pg_database.reading() as tx:
+            assert [sentence for sentence in account(tx).residue if "has no slices" not in sentence] == []
+        assert Retention(site.settings, pg_database, spool).run(at(400 * 86_400.0)).results == 2
+        assert take_stock(pg_database, spool, at(0)).missing == ()
 
 
 @pytest.mark.parametrize("broker", [redis_server, valkey_server], ids=["redis", "valkey"])

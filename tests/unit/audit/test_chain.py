@@ -96,3 +96,16 @@ def test_a_cut_at_the_end_shows_in_what_the_end_is_said_to_be(database: Database
     assert broken is not None
     assert (broken.fault, broken.seq) == (Fault.CUT_OFF, 8)
     assert broken.words == "the trail is cut off: from event 8 on, at least 3 events that were there are gone"
+
+
+@pytest.mark.parametrize("text", ["2026-01-02!12:00:00.000000", "2026-01-02 12:00", "20260102T120000", "noon", "", "1"])
+def test_an_instant_that_is_written_otherwise_was_changed_even_if_it_means_the_same(
+    database: Database, text: str
+) -> None:
+    fill(database, 1)
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TRIGGER audit_events_no_update")
+        connection.exec_driver_sql("UPDATE audit_events SET at = ?", (text,))
+    broken = verified(database).broken
+    assert broken is not None
+    assert (broken.fault, broken.seq) == (Fault.CHANGED, 1)

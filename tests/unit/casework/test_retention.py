@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydicom import Dataset
 
 from appliance.audit.trail import trail_of, trail_of_box
 from appliance.casework.retention import Removed, Retention
@@ -15,7 +16,7 @@ from appliance.failpoint import TRAPS
 from appliance.intake.arrivals import index_arrivals
 from appliance.intake.assembler import Assembler
 from appliance.records import Database
-from appliance.records.tables import NEVER, Case, CaseState, DeliveryState, Instance, Proof, Result
+from appliance.records.tables import NEVER, Case, CaseState, DeliveryState, Instance, InstanceState, Proof, Result
 from appliance.settings import Settings
 from appliance.spool import Spool
 from appliance.spool.holdings import is_intact
@@ -216,6 +217,17 @@ def test_images_that_come_again_are_kept_again(bench: Bench) -> None:
     assert {instance.removed_at for instance in bench.instances()} == {None}
     assert all(is_intact(bench.spool.instance_path(each.digest), each.digest) for each in bench.instances())
     assert list(bench.spool.arrivals()) == []
+
+
+def test_another_content_under_the_uid_of_a_removed_image_is_a_new_image(bench: Bench, tmp_path: Path) -> None:
+    def change(_: int, dataset: Dataset) -> None:
+        dataset.PixelData = bytes(reversed(dataset.PixelData))
+
+    bench.run(IMAGES_DAYS + 1)
+    arrive_all(bench.spool, make_ct_series(tmp_path / "other", slices=3, rows=8, columns=8, mutate=change))
+    bench.index()
+    assert [each.state for each in bench.instances()] == [InstanceState.KEPT] * 6
+    assert [each.removed_at is None for each in bench.instances()] == [False] * 3 + [True] * 3
 
 
 def test_an_object_that_comes_again_between_its_mark_and_its_removal_is_kept(bench: Bench) -> None:

@@ -182,3 +182,16 @@ def test_a_collector_is_asked_whether_it_takes_messages(doctor: Examine, tmp_pat
     found = doctor({"audit": audit, "tls": tls})["audit collector"]
     assert found.verdict is Verdict.WRONG
     assert f"127.0.0.1:{collector.port} is away" in found.words
+
+
+@pytest.mark.parametrize(
+    ("proof", "told"), [({}, True), ({"query": True}, False), ({"storage_commitment": True}, False)]
+)
+def test_a_protocol_whose_destinations_prove_nothing_is_told(
+    doctor: Examine, proof: dict[str, bool], *, told: bool
+) -> None:
+    parts = _with_peer()
+    parts["peers"]["pacs"] |= proof
+    found = doctor(**parts).get("proof for bones")
+    assert (found is not None) is told
+    assert found is None or (found.verdict is Verdict.NOTE and "proves nothing" in found.words)
