@@ -180,7 +180,9 @@ def test_a_ct_comes_over_tls_and_its_structure_set_goes_and_is_committed_over_tl
     us, pacs_holder = authority.issue("delineate.example"), authority.issue("pacs.example")
     with FakePacs(tls=pacs_holder) as pacs:
         tables = {"tls": us.table, "intake": {"tls": "only", "tls_port": free_port()}}
-        with ApplianceBox(tmp_path / "box", pacs, tables) as box:
+        box = ApplianceBox(tmp_path / "box", pacs, tables)
+        try:
+            box.start()
             path = make_patient(tmp_path / "patient", "over tls")[0]
             box.send(path.parent.glob("*.dcm"))
             case = box.wait_for_case(path, CaseState.COMMITTED)
@@ -188,6 +190,8 @@ def test_a_ct_comes_over_tls_and_its_structure_set_goes_and_is_committed_over_tl
             assert "commitment_reported" in box.events(case)
             with pytest.raises(OSError, match="refused"):  # nothing listens in plain
                 connect(box.settings.intake.port)
+        finally:
+            box.kill()  # how it stops is tried elsewhere
 
 
 @pytest.mark.skipif(Orthanc.program() is None, reason="NOT run: Orthanc is not installed")
