@@ -17,7 +17,9 @@ from appliance.intake.negotiation import Agreement
 from appliance.intake.storage import Caller, Means
 from appliance.intake.wire import Wire
 
-_STOP_WITHIN_S = 8.0
+_STOP_WITHIN_S, _HAND_OVER_WITHIN_S = 7.0, 2.5
+"""Of the ten seconds in which the listener stops; a housekeeper that needs longer ends by itself."""
+
 _PR_SET_PDEATHSIG = 1
 _FORK = multiprocessing.get_context("fork")
 
@@ -109,7 +111,7 @@ class Children:
         self._associations.clear()
         self._means.reports.close()
         if self._housekeeper is not None:
-            self._housekeeper.join(_STOP_WITHIN_S)
+            self._housekeeper.join(_HAND_OVER_WITHIN_S)
             self._housekeeper = None
 
 

@@ -7,6 +7,7 @@ what an association has kept lies in its slot, and the next housekeeper, or the 
 import os
 import select
 import signal
+import threading
 
 import structlog
 
@@ -20,6 +21,7 @@ _BATCH = 8
 """Slots made at once, so that filled ones never wait for long."""
 
 _NICENESS = 10
+_NAP_S = 0.02
 _QUIET_S = 2.0
 _SHORT = 0.25
 """Share of the pool below which slots are made whatever else happens."""
@@ -57,6 +59,8 @@ class Housekeeper:
                     self._notes.take(line)
             self._notes.settle(everything=ended)
             busy = self._tend(refill=not ended)
+            if not (busy or ended):
+                threading.Event().wait(_NAP_S)  # what comes meanwhile is done in one round
 
     def _tend(self, *, refill: bool) -> bool:
         """One round over the slots; whether there is more to do at once."""
@@ -64,14 +68,14 @@ class Housekeeper:
             self._pool.settle_orphans()
             for number in self._pool.numbers(FILLED):
                 self._hand_over(number)
-            absent = self._pool.numbers(ABSENT)
+            absent = self._pool.numbers(ABSENT, _BATCH)
             if not (refill and absent and self._may_refill() and self._has_space()):
                 return False
-            self._pool.refill(absent[:_BATCH])
+            self._pool.refill(absent)
         except OSError:
             log.exception("slots_not_made")
             return False
-        return len(absent) > _BATCH
+        return len(absent) == _BATCH
 
     def _hand_over(self, number: int) -> None:
         self._last_filled_s = monotonic_s()
@@ -83,7 +87,7 @@ class Housekeeper:
     def _may_refill(self) -> bool:
         """While objects come, the disk is theirs, until slots run short."""
         is_quiet = monotonic_s() - self._last_filled_s > _QUIET_S
-        return is_quiet or len(self._pool.numbers(FREE)) < self._pool.slots * _SHORT
+        return is_quiet or self._pool.count(FREE) < self._pool.slots * _SHORT
 
     def _has_space(self) -> bool:
         return self._spool.free_mb() - self._reserve_mb > 2 * _BATCH * self._pool.slot_bytes >> 20

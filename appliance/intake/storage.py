@@ -5,6 +5,7 @@ is parsed here, and receiving needs neither database nor broker; what else must 
 """
 
 import struct
+import threading
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -14,6 +15,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom.dsutils import decode
 from pynetdicom.sop_class import CTImageStorage, StorageCommitmentPushModel  # type: ignore[attr-defined]
 
+from appliance.clock import monotonic_s
 from appliance.dicom.commitment_report import commitment_report
 from appliance.dicom.uid import MAX_UID_LENGTH, is_valid_uid
 from appliance.intake import command_set as cs
@@ -23,6 +25,7 @@ from appliance.intake.seen import Seen
 from appliance.settings.box import IntakeSettings
 from appliance.spool import Buffer, Discarded, Entry, SlotPool, Spool
 from appliance.spool.file_meta import file_meta
+from appliance.spool.slots import FILLED
 
 SUCCESS, OUT_OF_RESOURCES, WRONG_CLASS, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
 """C-STORE statuses, PS3.4 Table B.2-1."""
@@ -35,6 +38,7 @@ MOST_ASKED = 20_000
 """Instances in one request for commitment; more is no scan of a patient."""
 
 _REQUEST_COMMITMENT = 1
+_HAND_OVER_S, _LOOK_EVERY_S = 10.0, 0.02
 _UNREADABLE = (
     ArithmeticError,
     AssertionError,
@@ -145,8 +149,15 @@ class StorageScp:
             return RESOURCE_LIMITATION
         if not instances or not all(map(is_valid_uid, [transaction, *(uid for pair in instances for uid in pair)])):
             return INVALID_ARGUMENT
+        self._await_hand_over()
         caller = self._caller.calling_ae
         return self._leave("commitment_asked", {"transaction_uid": transaction, "caller": caller, "asked": instances})
+
+    def _await_hand_over(self) -> None:
+        """Let what was kept so far be in the queue, so that whoever looks for it after the note finds it."""
+        until_s = monotonic_s() + _HAND_OVER_S
+        while self._means.pool.numbers(FILLED) and monotonic_s() < until_s:
+            threading.Event().wait(_LOOK_EVERY_S)
 
     def _leave(self, kind: str, fields: dict[str, object]) -> int:
         try:

@@ -122,9 +122,20 @@ class SlotPool:
             if state == process:
                 self._became(number, ORPHANED)
 
-    def numbers(self, *states: int) -> list[int]:
-        """The slots that are in one of these states."""
-        return [number for number, state in enumerate(self._states.tolist()[: self.slots]) if state in states]
+    def numbers(self, state: int, most: int | None = None) -> list[int]:
+        """The slots that are in a state, or the first so many of them."""
+        states = self._states.tolist()[: self.slots]
+        found: list[int] = []
+        number = -1
+        with suppress(ValueError):
+            while most is None or len(found) < most:
+                number = states.index(state, number + 1)
+                found.append(number)
+        return found
+
+    def count(self, state: int) -> int:
+        """How many slots are in a state."""
+        return self._states.tolist()[: self.slots].count(state)
 
     def settle_orphans(self) -> None:
         """Decide what became of slots whose process died: filled, when a whole object is in it, or free."""

@@ -135,11 +135,14 @@ class Spool:
             OSError: the disk refused; the object stays in its slot.
         """
         path = pool.path(number)
-        with path.open("r+b") as file:
-            frame = read_frame(file.read(_HEAD_BYTES))
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            frame = read_frame(os.pread(descriptor, _HEAD_BYTES, 0))
             if frame is None:
                 raise OSError(errno.EIO, "a slot that was filled has no frame", path)
-            file.truncate(frame.length)
+            os.ftruncate(descriptor, frame.length)
+        finally:
+            os.close(descriptor)
         path.rename(self.root / "arrivals" / arrival_name(frame.received_ns))
         pool.gone(number)
 

@@ -231,8 +231,11 @@ def _request(transaction: str, *uids: str) -> Dataset:
 
 
 def test_who_asks_us_to_commit_is_answered_once_that_is_remembered(bench: Bench) -> None:
+    with BarePeer(bench.port) as peer:
+        assert [peer.store(f"1.2.{count}") for count in range(20)] == [0x0000] * 20
     assert _ask_for_commitment(bench, _request("1.2.9", "1.2.1", "1.2.2")) == 0x0000
     (note,) = bench.spool.notes("commitment_asked")
+    assert len(bench.spool.arrivals()) == 20, "and what was sent before is where it is looked for"
     asked = [[CTImageStorage, "1.2.1"], [CTImageStorage, "1.2.2"]]
     assert note.fields == {"transaction_uid": "1.2.9", "caller": "FAKEPACS", "asked": asked}
 
