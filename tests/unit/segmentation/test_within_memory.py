@@ -147,3 +147,12 @@ def test_a_case_that_cannot_fit_is_refused_before_any_network_runs(package: Mode
     with pytest.raises(SeriesRefused) as caught:
         segment_within_memory(model, volume, ScanDescription(), on_tile=lambda *_: pytest.fail("a network ran"))
     assert caught.value.reason is Reason.MEMORY_TOO_SMALL
+
+
+def test_a_worker_plans_with_its_share_of_the_memory_alone(package: ModelPackage, volume: CtVolume) -> None:
+    reference = here.reference(package, 1)
+    ladder = [Examined(reference, Outcome(host_bytes=host_free_bytes() // 2))]
+    assert masks_and_words(WarmModel(package, ladder), volume)[0]
+    with pytest.raises(SeriesRefused) as caught:
+        masks_and_words(WarmModel(package, ladder, memory_share=0.25), volume)
+    assert caught.value.reason is Reason.MEMORY_TOO_SMALL
