@@ -14,6 +14,7 @@ from tests.support.ct_files import make_ct_series
 from tests.support.dcmtk import STORESCU, WHY_NOT
 from tests.support.listening import ListenerProcess
 from tests.support.proof import Tally
+from tests.support.resending import send_until_taken
 from tests.support.slow_link import Relay, link, why_no_link
 from tests.support.waiting import wait_until
 
@@ -59,7 +60,7 @@ def test_a_connection_cut_in_the_middle_frees_its_place_and_the_series_is_whole_
                 send_files(sender, peer, paths)
             wait_until(lambda: _places_held(process) == 0, 30 + LIMIT_S, "the place to be free")
             relay.mend()
-            send_files(sender, peer, paths)
+            send_until_taken(sender, peer, paths)
         whole = wait_until(lambda paths=paths: _is_whole(running, paths), 20, "every slice")
         tally.count(held=whole)
 

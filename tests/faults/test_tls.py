@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from appliance.delivery.store_scu import Caller, NotDelivered, echo, send_files
+from appliance.delivery.store_scu import Caller, NotDelivered, echo
 from appliance.records.tables import CaseState
 from appliance.settings import Peer
 from tests.support.appliance_box import ApplianceBox
@@ -27,6 +27,7 @@ from tests.support.listening import ListenerProcess
 from tests.support.orthanc import Orthanc
 from tests.support.patients import make_patient
 from tests.support.proof import Tally
+from tests.support.resending import send_until_taken
 from tests.support.waiting import wait_until
 
 Times = Callable[[int, int], int]
@@ -133,7 +134,7 @@ def test_of_all_callers_only_the_right_one_is_let_in_and_the_others_are_noted(gr
 def test_what_comes_over_tls_is_kept_byte_for_byte(ground: Ground, tally: Tally, tmp_path: Path, times: Times) -> None:
     paths = make_ct_series(tmp_path / "ct", slices=times(12, 200))
     peer = ground.healthy().me
-    assert send_files(Caller("SCANNER", 10.0, ground.scanner.files), peer, paths) == "0x0000"
+    assert send_until_taken(Caller("SCANNER", 10.0, ground.scanner.files), peer, paths) == "0x0000"
     wanted = {path.read_bytes()[-2000:] for path in paths}
 
     def kept() -> bool:
@@ -180,7 +181,9 @@ def test_a_ct_comes_over_tls_and_its_structure_set_goes_and_is_committed_over_tl
     us, pacs_holder = authority.issue("delineate.example"), authority.issue("pacs.example")
     with FakePacs(tls=pacs_holder) as pacs:
         tables = {"tls": us.table, "intake": {"tls": "only", "tls_port": free_port()}}
-        with ApplianceBox(tmp_path / "box", pacs, tables) as box:
+        box = ApplianceBox(tmp_path / "box", pacs, tables)
+        try:
+            box.start()
             path = make_patient(tmp_path / "patient", "over tls")[0]
             box.send(path.parent.glob("*.dcm"))
             case = box.wait_for_case(path, CaseState.COMMITTED)
@@ -188,6 +191,8 @@ def test_a_ct_comes_over_tls_and_its_structure_set_goes_and_is_committed_over_tl
             assert "commitment_reported" in box.events(case)
             with pytest.raises(OSError, match="refused"):  # nothing listens in plain
                 connect(box.settings.intake.port)
+        finally:
+            box.kill()  # how it stops is tried elsewhere
 
 
 @pytest.mark.skipif(Orthanc.program() is None, reason="NOT run: Orthanc is not installed")

@@ -1,13 +1,16 @@
 """An update with cases in flight: the release before runs until it is stopped or killed, then this one goes on."""
 
+import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from appliance.dicom.identity import read_identity
 from appliance.records.tables import CaseState
 from tests.support.appliance_box import ApplianceBox
 from tests.support.fake_pacs import FakePacs
@@ -44,6 +47,35 @@ def _states(box: ApplianceBox) -> dict[str, str]:
         return {}
 
 
+@contextmanager
+def _as_before(box: ApplianceBox, release: Path) -> Iterator[None]:
+    """The box as it was: the release before, with those of our settings that it knows."""
+    file = box.settings.folder / "appliance.toml"
+    ours, box.code = file.read_text(), release
+    while unknown := re.search(
+        r"appliance\.toml, line (\d+): \S+ is not a setting", box.run("protocol", "list").stderr
+    ):
+        lines = file.read_text().splitlines()
+        del lines[int(unknown[1]) - 1]
+        file.write_text("\n".join(lines) + "\n")
+    try:
+        yield
+    finally:
+        file.write_text(ours)
+        box.code = None
+
+
+def _result_of(box: ApplianceBox, path: Path) -> str:
+    """The result of the newest revision: the half of a series that came before the end may be one of its own."""
+    uid = read_identity(path).series_instance_uid
+
+    def kept() -> str | None:
+        newest = box.cases(uid)[-1:]
+        return newest[0].result_sop_instance_uid if newest and newest[0].state is CaseState.COMMITTED else None
+
+    return str(wait_until(kept, WITHIN_S, f"the newest revision of {path.parent.name} to be kept"))
+
+
 @pytest.mark.fault("F27", "never lose")
 @pytest.mark.parametrize("end", ["stopped", "killed"])
 def test_cases_in_flight_when_the_box_is_updated_are_finished_by_the_new_release(
@@ -56,26 +88,28 @@ def test_cases_in_flight_when_the_box_is_updated_are_finished_by_the_new_release
         busy = make_slow_patient(folder / "busy", f"busy{number}")
         with FakePacs() as pacs:
             box = ApplianceBox(folder / "box", pacs)
-            box.code = release_before
-            box.start(with_rows=False)
+            with _as_before(box, release_before):
+                box.start(with_rows=False)
+                try:
+                    box.send(done)
+                    wait_until(lambda: "committed" in _states(box).values(), WITHIN_S, "a case of before")  # noqa: B023
+                    box.send(busy)
+                    wait_until(lambda: "segmenting" in _states(box).values(), WITHIN_S, "a busy worker")  # noqa: B023
+                    box.send(waiting)
+                    box.send(late[:6])
+                    if end == "stopped":
+                        box.process.terminate()
+                        box.process.wait(WITHIN_S)
+                finally:
+                    box.kill()
+            box.start()
             try:
-                box.send(done)
-                wait_until(lambda: "committed" in _states(box).values(), WITHIN_S, "a case of the old release")  # noqa: B023
-                box.send(busy)
-                wait_until(lambda: "segmenting" in _states(box).values(), WITHIN_S, "a worker at work")  # noqa: B023
-                box.send(waiting)
-                box.send(late[:6])
-                box.stop() if end == "stopped" else box.kill()
-            finally:
-                box.kill()
-            box.code = None
-            with box:
                 box.send(late[6:])
                 for paths in (done, busy, waiting, late):
-                    case = box.wait_for_case(paths[0], CaseState.COMMITTED, timeout_s=WITHIN_S)
-                    tally.count(held=pacs.received.count(case.result_sop_instance_uid or "nothing") == 1)
+                    tally.count(held=pacs.received.count(_result_of(box, paths[0])) == 1)
                 wait_until(lambda: not residue(box), WITHIN_S, "everything to be accounted for")  # noqa: B023
-        assert len(pacs.stored) == 4
+            finally:
+                box.kill()
 
 
 @pytest.mark.fault("F27", "never wrong")
@@ -87,11 +121,10 @@ def test_rows_of_a_newer_release_are_left_alone_and_receiving_goes_on(
         box = ApplianceBox(tmp_path / "box", pacs)
         box.database.migrate()
         head = box.database.check()
-        box.code = release_before
-        for role in ("assemble", "deliver"):
-            told = box.run(role)
-            tally.count(held=told.returncode == 1 and f"schema {head}" in told.stderr)
-        box.code = None
+        with _as_before(box, release_before):
+            for role in ("assemble", "deliver"):
+                told = box.run(role)
+                tally.count(held=told.returncode == 1 and f"schema {head}" in told.stderr)
         _set_schema(box, "9999")
         told = box.run("assemble")
         tally.count(held=told.returncode == 1 and "of a newer release" in told.stderr)
@@ -104,7 +137,7 @@ def test_rows_of_a_newer_release_are_left_alone_and_receiving_goes_on(
             case = box.wait_for_case(paths[0], CaseState.COMMITTED, timeout_s=WITHIN_S)
             tally.count(held=pacs.received == [case.result_sop_instance_uid])
         finally:
-            box.stop()
+            box.kill()
 
 
 def _set_schema(box: ApplianceBox, revision: str) -> None:
