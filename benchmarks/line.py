@@ -64,7 +64,7 @@ class Meter(threading.Thread):
 
 def _role(process: psutil.Process) -> str:
     words = process.cmdline()
-    roles = ("listen", "assemble", "work", "deliver", "up")
+    roles = ("listen", "assemble", "bench", "work", "deliver", "tend", "up")
     return next((role for role in roles if role in words), process.name())
 
 
@@ -163,7 +163,7 @@ def _report(
         table.add_row(step, *_pair(spent[event]), "worker")
     sent_s = (first["delivery_accepted"].at - first["structure_set_written"].at).total_seconds()
     table.add_row("send", f"{sent_s:.2f}", f"{cost['deliver']:.2f}", "deliverer")
-    audit_cpu_s = cost["work"] - sum(
+    audit_cpu_s = cost["bench"] - sum(
         spent[e]["cpu_s"]
         for e in ("volume_loaded", "segmented", "masks_decided", "contours_traced", "structure_set_written")
     )
@@ -174,7 +174,7 @@ def _report(
         memory.add_row(name, f"{cost.get(name, 0.0):.2f}", f"{peak_mb[name]:.0f}")
     console.print(memory)
     rest_s = sum(cost.values()) - network_cpu_s
-    worker_gb = peak_mb["work"] / 1024
+    worker_gb = peak_mb["bench"] / 1024
     console.print(
         f"Everything but the network's forward pass: {rest_s:.2f} CPU-seconds (limit {LIMIT_CPU_S}), "
         f"worker's peak {worker_gb:.2f} GB (limit {LIMIT_WORKER_GB})"

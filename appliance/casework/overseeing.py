@@ -23,7 +23,7 @@ from appliance.settings import Settings
 from appliance.settings.box import StepLimits
 
 LOOK_EVERY_S = 0.1
-STOP_WITHIN_S = 3.0
+STOP_WITHIN_S = 2.0
 """How long a bench may take to let a case go when its worker is stopped; a tile can take longer."""
 
 _LEAST_BYTES = 512 << 20

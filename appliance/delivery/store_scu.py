@@ -17,6 +17,7 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from appliance import IMPLEMENTATION_CLASS_UID, __version__
+from appliance.delivery.checkpoint import watch_over
 from appliance.errors import ApplianceError, SettingsError
 from appliance.settings import Peer, Settings
 from appliance.settings.tls import CallingContext, TlsFiles, calling_context
@@ -99,6 +100,7 @@ class Caller:
 
     def _begin(self, event: evt.Event) -> None:
         self._calls.add(event.assoc)
+        watch_over(event.assoc)
         _send_without_delay(event)
 
     def _context(self, peer: Peer) -> CallingContext | None:

@@ -37,7 +37,7 @@ class OutboxSite:
         cls, folder: Path, database: Database, spool: Spool, peers: Mapping[str, Any], **delivery: object
     ) -> "OutboxSite":
         """A site whose destinations are these peers; `delivery` are settings of that table."""
-        times = {"retry_first_s": FIRST_S, "retry_cap_s": CAP_S, "network_timeout_s": 0.5, "sighting_wait_s": 1.0}
+        times = {"retry_first_s": FIRST_S, "retry_cap_s": CAP_S, "network_timeout_s": 5.0, "sighting_wait_s": 1.0}
         settings = make_settings(folder, {"delivery": {**times, **delivery}}, peers=peers, protocols={})
         return cls(settings, database, spool)
 

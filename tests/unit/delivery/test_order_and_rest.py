@@ -155,7 +155,8 @@ def test_one_destination_that_is_down_does_not_hold_up_the_patients_result_at_an
     tmp_path: Path, database: Database, spool: Spool
 ) -> None:
     with FakePacs() as up, FakePacs() as down:
-        site = OutboxSite.at(tmp_path, database, spool, {"up": up.peer(), "down": down.peer()})
+        peers = {"up": up.peer(), "down": down.peer()}
+        site = OutboxSite.at(tmp_path, database, spool, peers, network_timeout_s=2.0)
         down.play([hang] * 3)
         for number in range(1, 4):
             site.result(number, "down", "up", patient="A")

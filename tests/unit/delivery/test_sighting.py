@@ -23,7 +23,7 @@ def pacs() -> Iterator[FakePacs]:
 
 @pytest.fixture
 def site(tmp_path: Path, database: Database, spool: Spool, pacs: FakePacs) -> OutboxSite:
-    return OutboxSite.at(tmp_path, database, spool, {"pacs": pacs.peer(query=True)}, sighting_wait_s=1.0)
+    return OutboxSite.at(tmp_path, database, spool, {"pacs": pacs.peer(query=True)})
 
 
 def test_a_result_that_is_seen_at_the_pacs_is_proved_and_the_words_say_how(site: OutboxSite, pacs: FakePacs) -> None:
