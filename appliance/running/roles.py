@@ -158,8 +158,6 @@ def duties_of(settings: Settings, database: Database, spool: Spool) -> list[Duty
         Duty("reconcile", MINUTE_S, partial(compare_with_pacs, settings, database, spool)),
         Duty("retention", MINUTE_S, partial(remove_old_files, settings, database, spool)),
         *_asking_duties(settings, database, spool),
-        Duty("reconcile", MINUTE_S, partial(compare_with_pacs, settings, database, spool)),
-        Duty("retention", MINUTE_S, partial(remove_old_files, settings, database, spool)),
     ]
 
 

@@ -54,7 +54,7 @@ controls = st.sampled_from(CONTROLS)
 def write(text):
     global written
     structlog.get_logger().info("received", source_ae=text)
-    logging.getLogger("pynetdicom").warning("association from %s", text)
+    logging.getLogger("library").warning("association from %s", text)
     written += 2
 write()
 open(sys.argv[2], "w").write(str(written))
