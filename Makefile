@@ -17,7 +17,7 @@ test: $(VENV)/.dev  ## all tests, linters and type checks
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest tests/unit -n 2 $(ARGS)
 	@$(BIN)/python -m pytest tests/faults -n 2 --dist loadfile $(ARGS) || [ $$? -eq 5 ]  # ARGS chose none of these
-	@$(BIN)/python -m pytest tests --ignore=tests/unit --ignore=tests/faults $(ARGS)
+	@$(BIN)/python -m pytest tests --ignore=tests/unit --ignore=tests/faults -n 2 --dist loadfile $(ARGS) || [ $$? -eq 5 ]
 
 soak: $(VENV)/.dev  ## the long form of the faults: hours of kills, power cuts and hostile peers
 	@$(BIN)/python -m pytest tests/faults --long --timeout=0 --evidence docs/evidence.json $(ARGS)

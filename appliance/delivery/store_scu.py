@@ -26,6 +26,11 @@ UNCOMPRESSED: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 """Proposed for everything that is not an object; never Deflated, which inflates without bound."""
 
 
+_HAS_IT_ALREADY = 0x0111
+"""Duplicate SOP instance (PS3.7 C.4.1): our UIDs are derived, so what it has under this one is what we send. Whether it
+keeps it is for commitment or a sighting to say, as after any answer."""
+
+
 class NotDelivered(ApplianceError):
     """The peer did not take an object this time; the message says why and trying again may help."""
 
@@ -182,7 +187,7 @@ def _send(association: Association, path: Path, sop_class: UID, syntax: UID) -> 
         raise PeerAway(f"the association broke while sending ({error})") from error
     if status is None:
         raise PeerAway("C-STORE was answered by nothing: it broke off, or took longer than the time limit")
-    if status == 0x0000 or status >> 12 == 0xB:
+    if status in {0x0000, _HAS_IT_ALREADY} or status >> 12 == 0xB:
         return f"0x{status:04X}"
     if status >> 8 == 0xA9 or status >> 12 == 0xC or status == 0x0122:
         raise NeverDeliverable(f"C-STORE was answered {_words(status)}")

@@ -86,6 +86,9 @@ class BoundedNotes:
             self._write_note(event, fields)
             return
         fields["address"] = address
+        if fields.get("stored"):  # it has cost the sender an object: no flood, and each tells how far it came
+            self._write_note(event, fields)
+            return
         known = self._sources.get((event, address, kind))
         if known is not None:
             known.more += 1

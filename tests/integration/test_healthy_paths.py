@@ -155,7 +155,7 @@ def test_other_pixels_under_a_known_uid_are_a_conflict_and_the_first_result_stan
     first = box.wait_for_case(paths[0], *DONE)
     changed = bony_hu()
     changed[4, 0, 0] = BONE_HU
-    box.send([make_patient(tmp_path / "other", name, hu=changed)[4]])
+    box.send([make_patient(tmp_path / "other", name, hu=changed)[4]], answer="0x0111")
     second = box.wait_for_case(paths[0], CaseState.REFUSED, revision=2)
     assert second.reason == "instance_conflict"
     assert second.result_sop_instance_uid is None

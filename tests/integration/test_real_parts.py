@@ -167,7 +167,7 @@ def test_of_many_takers_at_once_exactly_one_gets_a_part_and_events_beside_it_hol
     tmp_path: Path, pg_database: Database, spool: Spool
 ) -> None:
     case_id = new_case(pg_database, CaseState.QUEUED)
-    lease = Lease(pg_database, case_id, "lead", 60.0, lambda: False)
+    lease = Lease(pg_database, case_id, "worker-lead", 60.0, lambda: False)
     assert lease.take()
     with pg_database.transaction() as tx:
         tx.add(Part(case_id=case_id, model="dense", state=PartState.WAITING, attempts=0, progress={}, file="a.npz"))

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -56,7 +57,12 @@ def _send(box: ApplianceBox, paths: list[Path]) -> None:
 
 def _workers(box: ApplianceBox) -> set[int]:
     """Process IDs of the workers."""
-    return {process.pid for process in box.processes()[1:] if "work" in process.cmdline()}
+    workers = set()
+    for process in box.processes()[1:]:
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if "work" in process.cmdline():
+                workers.add(process.pid)
+    return workers
 
 
 def _parts(box: ApplianceBox, path: Path) -> dict[str, Part]:

@@ -93,6 +93,8 @@ _QUICK: Mapping[str, Mapping[str, Any]] = {
 class ApplianceBox:
     """A configured appliance under one folder; `start` and `stop` it, send to it, look into its rows."""
 
+    code: Path | None = None  #: the tree of another release, to run that one
+
     def __init__(self, folder: Path, pacs: FakePacs, tables: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.folder = folder
         self.pacs = pacs
@@ -122,7 +124,6 @@ class ApplianceBox:
         self.sender = Caller(pacs.ae_title, 10.0, None if pacs.tls is None else pacs.tls.files)
         self.database = Database(self.settings.database_url)
         self.spool = Spool(self.settings.data_dir / "spool")
-        self.code: Path | None = None  #: the tree of another release, to run that one
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -244,10 +245,9 @@ class ApplianceBox:
 
     # ── sending ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def send(self, paths: Iterable[Path]) -> None:
-        """C-STORE these files over one association, as the PACS does."""
-        status = send_files(self.sender, self.me, paths)
-        assert status == "0x0000"
+    def send(self, paths: Iterable[Path], answer: str = "0x0000") -> None:
+        """C-STORE these files over one association, as the PACS does; the last one has this answer."""
+        assert send_files(self.sender, self.me, paths) == answer
 
     # ── looking ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -9,6 +9,7 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, Association, evt
 from pynetdicom.dimse_primitives import C_STORE
 
+from appliance.delivery.checkpoint import watch_over
 from appliance.delivery.store_scu import _send_without_delay
 from tests.support.arriving import data_set_bytes
 from tests.support.waiting import wait_until
@@ -28,7 +29,7 @@ def association(
     ae.add_requested_context(sop_class, syntax)
     ae.acse_timeout = ae.network_timeout = 10
     ae.dimse_timeout = 0.1  # how long one look for an answer takes
-    quick = [(evt.EVT_CONN_OPEN, _send_without_delay)]
+    quick = [(evt.EVT_CONN_OPEN, _send_without_delay), (evt.EVT_CONN_OPEN, lambda event: watch_over(event.assoc))]
     opened = ae.associate("127.0.0.1", port, ae_title=called, evt_handlers=quick)
     try:
         yield opened
@@ -48,7 +49,8 @@ def send_bytes(
     request._affected_sop_instance_uid = UID(sop_instance_uid)  # past the checks that a careful sender makes
     request.Priority = 2
     request.DataSet = BytesIO(data_set)
-    opened._reactor_checkpoint.clear()  # the answer is ours to read
+    opened._reactor_checkpoint.clear()  # the answer is ours to read, once its own thread reads no more
+    wait_until(lambda: opened._is_paused or not opened.is_established, 10, "the association's own thread to pause")
     try:
         opened.dimse.send_msg(request, context.context_id)
         answer = wait_until(lambda: _answer(opened), 10, "an answer to C-STORE")

@@ -206,6 +206,15 @@ def test_a_warning_means_kept(build: Build) -> None:
         assert "0xB000" in trail_of(tx, bench.case_id)[0].words
 
 
+def test_a_pacs_that_has_the_result_already_is_not_sent_it_again_and_again(build: Build) -> None:
+    bench = build()
+    bench.pacs.play([status(0x0111)])
+    bench.sweep(NOON)
+    assert bench.case.state is CaseState.DELIVERED
+    with bench.database.reading() as tx:
+        assert "0x0111" in trail_of(tx, bench.case_id)[0].words
+
+
 def test_a_case_is_committed_when_the_pacs_says_so_on_an_association_of_its_own(build: Build) -> None:
     bench = build(Commitment.ON_ITS_OWN)
     bench.sweep(NOON)
