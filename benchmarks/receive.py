@@ -169,7 +169,10 @@ class Ours(Server):
 
 def _cpu_s(pid: int) -> float:
     """User and system time of a process and of its children that have ended, in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:  # it has just ended
+        return 0.0
     return sum(map(int, fields[11:15])) / _TICKS
 
 
